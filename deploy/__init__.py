@@ -1,0 +1,1 @@
+"""The device side: numpy, OpenCV and one runtime; never torch or Ultralytics at import."""

@@ -1,0 +1,1 @@
+"""One file per mode of the command line; each has `main(settings) -> int`."""

@@ -7,12 +7,13 @@ scalars by gain, schedule and batch size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
+
+from yolo_kd.errors import MisuseError, YoloKDError, did_you_mean
 
 ONE2MANY = "one2many"
 ONE2ONE = "one2one"
@@ -111,29 +112,93 @@ class Targets:
     image: Tensor
 
 
+def pair_branches(student: HeadOutput, teacher: HeadOutput) -> Iterator[tuple[Branch, Branch, float]]:
+    """Each student branch with the teacher's same branch (or its only one) and its share in the student's loss."""
+    for name, branch in student.branches.items():
+        if name not in student.branch_weights:
+            raise YoloKDError(
+                f"expected a weight for every branch of the student, got {dict(student.branch_weights)} for "
+                f"{list(student.branches)}; set HeadOutput.branch_weights"
+            )
+        yield branch, teacher.branch(name), float(student.branch_weights[name])
+
+
+def pair_levels(student: tuple[Tensor, ...], teacher: tuple[Tensor, ...]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Maps of equal size, level by level; the check is here so that the losses need not repeat it."""
+    sizes = [[tuple(f.shape[-2:]) for f in maps] for maps in (student, teacher)]
+    if sizes[0] != sizes[1]:
+        raise YoloKDError(f"expected maps of equal height and width, got student {sizes[0]} and teacher {sizes[1]}")
+    return zip(student, teacher)
+
+
+def choose(key: str, value: str, options: Iterable[str]) -> str:
+    """The value, if it is one of the options; otherwise a MisuseError that names them."""
+    options = tuple(options)
+    if value not in options:
+        raise MisuseError(f"{key} is one of {', '.join(options)}, not {value!r}{did_you_mean(value, options)}")
+    return value
+
+
+def at_least(key: str, value: float, low: float, *, open_end: bool = False) -> float:
+    """The value, if it is a number not below (with `open_end`: above) the bound; otherwise a MisuseError."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < low or (open_end and value == low):
+        raise MisuseError(f"{key} is a number {'above' if open_end else 'of at least'} {low:g}, not {value!r}")
+    return value
+
+
 class Distiller(nn.Module):
     """Base of all methods.
 
     `terms` names the scalars that `forward` returns, `acts_on` the student tensors that each term's gradient enters
     first: "neck", "scores", "boxes" or "towers" (gains are calibrated there). `forward` runs outside autocast on
     float32 tensors; the teacher's tensors carry no gradient. Each scalar is a per-image mean: doubling the batch by
-    repeating it leaves the scalar as it is.
+    repeating it leaves the scalar as it is. A distiller with `needs_fit` must be fitted (or given a stored fit) first.
+    Whatever it draws comes from a generator of its own (`seed`), so that building one leaves torch's global one alone.
     """
 
     terms: ClassVar[tuple[str, ...]] = ()
     acts_on: ClassVar[Mapping[str, str]] = {}
+    columns: ClassVar[Mapping[str, str]] = {}
     needs_towers: ClassVar[bool] = False
+    needs_fit: ClassVar[bool] = False
+
+    student_classes: Tensor
+    teacher_classes: Tensor
 
     def __init__(self, student: HeadSpec, teacher: HeadSpec, classes: ClassMap) -> None:
         super().__init__()
         self.student, self.teacher = student, teacher
+        self.shared = classes.shared
+        self._same_student = classes.student.tolist() == list(range(student.nc))
+        self._same_teacher = classes.teacher.tolist() == list(range(teacher.nc))
         self.register_buffer("student_classes", classes.student.long(), persistent=False)
         self.register_buffer("teacher_classes", classes.teacher.long(), persistent=False)
+        self._selected = frozenset(self.terms)
 
     def off(self) -> dict[str, str]:
         """Terms that cannot apply to this pair of heads, each with the reason in a few words."""
         return {}
 
+    def select(self, terms: Iterable[str]) -> None:
+        """Compute these terms only, for instance because the gain of the others is 0."""
+        terms = tuple(terms)
+        for term in terms:
+            choose(f"a term of {type(self).__name__}", term, self.terms)
+        self._selected = frozenset(terms)
+
+    def active(self) -> tuple[str, ...]:
+        """The terms that `forward` returns: selected and not off."""
+        off = self.off()
+        return tuple(t for t in self.terms if t in self._selected and t not in off)
+
+    def shared_student(self, scores: Tensor) -> Tensor:
+        """The student's columns (B, nc, ...) of the shared classes; no copy where that is all of them in order."""
+        return scores if self._same_student else scores.index_select(1, self.student_classes)
+
+    def shared_teacher(self, scores: Tensor) -> Tensor:
+        """The teacher's columns (B, nc, ...) of the shared classes, in the order of `shared_student`."""
+        return scores if self._same_teacher else scores.index_select(1, self.teacher_classes)
+
     def forward(self, student: HeadOutput, teacher: HeadOutput, targets: Targets) -> dict[str, Tensor]:
-        """One scalar per term that is not `off`."""
+        """One scalar per active term."""
         raise NotImplementedError

@@ -1,0 +1,214 @@
+"""From recipe name, YAML and `key=value` to one frozen object: what the run distils, from whom, and how.
+
+`DistillSettings` is resolved once, saved with the run as kd.yaml, and is a nested plain dict wherever it has to travel
+(multi-GPU workers, resume); Ultralytics' own keys never pass through here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yolo_kd.cfg.values import read_value
+
+from yolo_kd.errors import MisuseError, did_you_mean
+
+SCHEDULES = ("constant", "linear", "cosine", "mosaic")
+ENGINES = ("auto", "torch", "openvino-bf16", "openvino-int8")
+NO_RECIPE = "none"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Which methods with which gains and arguments, and how they fade.
+
+    Args:
+        name: What the user called it.
+        methods: Per method its term gains (a number or "auto:SHARE") and constructor arguments, mixed by key.
+        schedule: One of SCHEDULES.
+        until: Share of the run in (0, 1] after which every term is off and the teacher does not run.
+    """
+
+    name: str
+    methods: Mapping[str, Mapping[str, Any]]
+    schedule: str = "constant"
+    until: float = 1.0
+
+
+@dataclass(frozen=True)
+class DistillSettings:
+    """Everything yolo-kd adds to a training run; the meaning of each key stands in cfg/default.yaml."""
+
+    recipe: Recipe
+    teacher: str | None = None
+    teacher_engine: str = "auto"
+    teacher_every: int = 1
+    teacher_compile: bool = False
+    teacher_floor: float = 0.05
+    max_feature_error: float = 0.05
+    max_score_error: float = 0.1
+    calibration_images: int = 64
+    calibrate_batches: int = 8
+    cpu_threads: int | None = None
+    force: bool = False
+    trust: bool = False
+    debug: bool = False
+    fixed_gains: Mapping[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A nested dict of plain values."""
+        plain = asdict(self)
+        plain["recipe"]["methods"] = {k: dict(v) for k, v in self.recipe.methods.items()}
+        return plain
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> DistillSettings:
+        """The inverse of `to_dict`.
+
+        Raises:
+            MisuseError: A key is unknown (a file of another version, or edited by hand).
+        """
+        known = {f.name for f in fields(cls)}
+        for key in plain:
+            if key not in known:
+                raise MisuseError(f"kd settings: unknown key '{key}'{did_you_mean(key, known)}")
+        return cls(**{**plain, "recipe": Recipe(**plain["recipe"])})
+
+
+def default_keys() -> dict[str, Any]:
+    """Our train keys with their defaults, as in cfg/default.yaml."""
+    return yaml.safe_load(files("yolo_kd.cfg").joinpath("default.yaml").read_text())
+
+
+def recipe_names() -> list[str]:
+    """The recipes that ship, sorted."""
+    return sorted(
+        Path(f.name).stem for f in files("yolo_kd.cfg").joinpath("distill").iterdir() if f.name[-5:] == ".yaml"
+    )
+
+
+def is_ours(key: str) -> bool:
+    """Whether a train key belongs to yolo-kd: one of default.yaml, or dotted like `csgr.tau`."""
+    return key in default_keys() or "." in key
+
+
+def load_recipe(source: str | Mapping[str, Any]) -> Recipe:
+    """A recipe by name, by path or as a dict of the same form.
+
+    Raises:
+        MisuseError: No such recipe, unreadable YAML, or keys it does not have.
+    """
+    if isinstance(source, Mapping):
+        return _parse_recipe("custom", source)
+    if source == NO_RECIPE:
+        return Recipe(NO_RECIPE, {})
+    if source in recipe_names():
+        text = files("yolo_kd.cfg").joinpath("distill", f"{source}.yaml").read_text()
+        return _parse_recipe(source, yaml.safe_load(text))
+    path = Path(source)
+    if path.suffix not in {".yaml", ".yml"}:
+        known = [*recipe_names(), NO_RECIPE]
+        raise MisuseError(
+            f"distill={source}: no such recipe{did_you_mean(source, known)}; use one of {', '.join(known)} or a .yaml file"
+        )
+    try:
+        return _parse_recipe(path.stem, yaml.safe_load(path.read_text()))
+    except FileNotFoundError:
+        raise MisuseError(f"distill={source}: no such file; expected a recipe YAML") from None
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        line = str(error).splitlines()[0]
+        raise MisuseError(f"distill={source}: not a readable recipe YAML ({line})") from None
+
+
+def resolve(keys: Mapping[str, Any]) -> DistillSettings:
+    """Settings from user keys: those of default.yaml, and dotted ones that reach into the recipe (`csgr.tau`).
+
+    Raises:
+        MisuseError: Unknown key, wrong type or value, method that the recipe does not have, or no teacher.
+    """
+    defaults = default_keys()
+    chosen: dict[str, Any] = dict(defaults)
+    dotted: dict[str, Any] = {}
+    for key, value in keys.items():
+        if "." in key:
+            dotted[key] = read_value(value)
+        elif key not in defaults:
+            raise MisuseError(f"{key}={value}: unknown key{did_you_mean(key, defaults)}")
+        else:
+            chosen[key] = _typed(key, read_value(value), defaults[key])
+    recipe = load_recipe(NO_RECIPE if chosen["distill"] in (None, False) else chosen.pop("distill"))
+    chosen.pop("distill", None)
+    recipe = _with_overrides(recipe, dotted, chosen.pop("schedule"), chosen.pop("until"))
+    settings = DistillSettings(recipe=recipe, **chosen)
+    _check(settings)
+    return settings
+
+
+def _parse_recipe(name: str, raw: Any) -> Recipe:
+    if not isinstance(raw, Mapping) or not isinstance(raw.get("methods"), Mapping):
+        raise MisuseError(f"distill={name}: expected a YAML with 'methods:' (a method per line), see cfg/distill")
+    known = {"methods", "schedule", "until"}
+    for key in raw:
+        if key not in known:
+            raise MisuseError(f"distill={name}: unknown key '{key}'{did_you_mean(key, known)}")
+    methods: dict[str, dict[str, Any]] = {}
+    for method, args in raw["methods"].items():
+        if args is not None and not isinstance(args, Mapping):
+            raise MisuseError(f"distill={name}: '{method}' is {args!r}, expected 'key: value' lines below it")
+        methods[method] = {str(k): read_value(v) for k, v in (args or {}).items()}
+    return Recipe(name, methods, raw.get("schedule", "constant"), raw.get("until", 1.0))
+
+
+def _with_overrides(recipe: Recipe, dotted: Mapping[str, Any], schedule: Any, until: Any) -> Recipe:
+    methods = {name: dict(args) for name, args in recipe.methods.items()}
+    for key, value in dotted.items():
+        method, _, argument = key.partition(".")
+        if method not in methods:
+            have = ", ".join(methods) or "no method"
+            raise MisuseError(f"{key}={value}: recipe '{recipe.name}' has {have}{did_you_mean(method, methods)}")
+        methods[method][argument] = value
+    schedule = recipe.schedule if schedule is None else schedule
+    until = recipe.until if until is None else until
+    if schedule not in SCHEDULES:
+        raise MisuseError(
+            f"schedule={schedule}: expected one of {', '.join(SCHEDULES)}{did_you_mean(schedule, SCHEDULES)}"
+        )
+    if isinstance(until, bool) or not isinstance(until, (int, float)) or not 0 < until <= 1:
+        raise MisuseError(f"until={until}: expected a share of the run above 0 and up to 1, e.g. until=.5")
+    return Recipe(recipe.name, methods, schedule, float(until))
+
+
+def _typed(key: str, value: Any, default: Any) -> Any:
+    """The value as the type of its default, or a line that says what was expected."""
+    if key == "until" and isinstance(value, (int, float)):
+        return value
+    if default is None or value is None or key == "distill":
+        return value
+    kind = type(default)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is bool and value in (0, 1):
+        return bool(value)
+    if type(value) is not kind:
+        names = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+        raise MisuseError(f"{key}={value}: expected {names[kind]}, e.g. {key}={default}")
+    return value
+
+
+def _check(settings: DistillSettings) -> None:
+    if settings.teacher_engine not in ENGINES:
+        hint = did_you_mean(settings.teacher_engine, ENGINES)
+        raise MisuseError(f"teacher_engine={settings.teacher_engine}: expected one of {', '.join(ENGINES)}{hint}")
+    for key in ("teacher_every", "calibrate_batches", "calibration_images"):
+        if getattr(settings, key) < 1:
+            raise MisuseError(f"{key}={getattr(settings, key)}: expected 1 or more")
+    if settings.cpu_threads is not None and (not isinstance(settings.cpu_threads, int) or settings.cpu_threads < 1):
+        raise MisuseError(f"cpu_threads={settings.cpu_threads}: expected 1 or more")
+    if settings.recipe.methods and not settings.teacher:
+        raise MisuseError(
+            "teacher= is missing: name a detection checkpoint, e.g. teacher=yolov8l.pt, or set distill=none"
+        )

@@ -1,0 +1,106 @@
+"""The command line: `yolo-kd MODE key=value ...`, in Ultralytics' grammar.
+
+Every failure becomes one line on stderr and an exit code: 0 done, 1 failed, 2 misuse, 3 refused by a gate. A traceback
+is shown with `debug=true` only.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from importlib import import_module
+
+from yolo_kd import __version__
+from yolo_kd.cfg.values import read_value
+from yolo_kd.errors import MisuseError, YoloKDError, did_you_mean
+
+MODES = {
+    "train": "train a student under a teacher (or plain, with distill=none)",
+    "val": "validate a model; Ultralytics' own mode",
+    "predict": "predict with a model; Ultralytics' own mode",
+    "demo": "render traffic scenes, train a teacher, a plain and a distilled student, compare them",
+    "version": "print the version",
+}
+HELP = (
+    f"""yolo-kd {__version__}: teach a small YOLO from a large one
+
+usage: yolo-kd MODE key=value ...
+
+modes:
+"""
+    + "\n".join(f"  {mode:<9} {what}" for mode, what in MODES.items())
+    + """
+
+examples:
+  yolo-kd train teacher=yolov8l.pt student=yolov8n.yaml data=visdrone.yaml epochs=100 imgsz=640
+  yolo-kd train teacher=best_l.pt student=yolov8n.pt distill=pkd pkd.pkd=auto:0.3
+  yolo-kd train resume=runs/detect/train/weights/last.pt
+  yolo-kd demo
+
+yolo-kd train --help lists every key. Exit codes: 0 done, 1 failed, 2 misuse, 3 refused by a check."""
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Args:
+        argv: Arguments without the program's name; those of the process if None.
+    """
+    args = sys.argv[1:] if argv is None else argv
+    debug = any(a.replace(" ", "").lower() in {"debug=true", "debug=1"} for a in args)
+    try:
+        return _run(args)
+    except KeyboardInterrupt:
+        print("yolo-kd: interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        if isinstance(error, YoloKDError):
+            print(f"yolo-kd: {error}", file=sys.stderr)
+            return error.exit_code
+        first = " ".join(str(error).split())[:300] or "no message"
+        hint = "" if debug else "; debug=true shows where"
+        print(f"yolo-kd: {type(error).__name__}: {first}{hint}", file=sys.stderr)
+        return 1
+
+
+def _run(args: list[str]) -> int:
+    if not args or args[0] in {"-h", "--help", "help"}:
+        print(HELP)
+        return 0
+    mode, rest = args[0], args[1:]
+    if mode in {"version", "--version", "-v"}:
+        print(f"yolo-kd {__version__}")
+        return 0
+    if mode not in MODES:
+        raise MisuseError(f"{mode}: no such mode{did_you_mean(mode, MODES)}; use one of {', '.join(MODES)}")
+    module = import_module(f"yolo_kd.modes.{mode}")
+    if rest and rest[0] in {"-h", "--help", "help"}:
+        print(module.help_text())
+        return 0
+    return module.main(parse(rest))
+
+
+def parse(args: list[str]) -> dict[str, object]:
+    """`key=value` words as a dict; later beats earlier.
+
+    Raises:
+        MisuseError: A word without '=', or without a value.
+
+    >>> parse(["epochs=3", "lr0=1e-3", "csgr.tau=.2", "name=7"])
+    {'epochs': 3, 'lr0': 0.001, 'csgr.tau': 0.2, 'name': '7'}
+    """
+    found: dict[str, object] = {}
+    for word in args:
+        key, equals, text = word.partition("=")
+        key, text = key.strip(), text.strip()
+        if not equals or not key or not text:
+            raise MisuseError(f"{word}: expected key=value, e.g. epochs=100")
+        found[key] = text if key in {"name", "project"} and text.lower() != "none" else read_value(text)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""Which student class is which teacher class: by name, never by number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from yolo_kd.distillers.base import ClassMap
+from yolo_kd.errors import MisuseError
+
+
+def normalise(name: str) -> str:
+    """The form in which names are compared: case, spaces, hyphens and underscores do not matter.
+
+    >>> normalise("Traffic-Light"), normalise("traffic light")
+    ('traffic light', 'traffic light')
+    """
+    return " ".join(str(name).lower().replace("-", " ").replace("_", " ").split())
+
+
+def match(student: Mapping[int, str], teacher: Mapping[int, str]) -> ClassMap:
+    """Pair the classes that both lists name; the first of several equal names counts.
+
+    Args:
+        student: Student class id to name (the data set's list).
+        teacher: Teacher class id to name.
+
+    >>> m = match({0: "car", 1: "van", 2: "Person"}, {0: "person", 2: "car"})
+    >>> m.student.tolist(), m.teacher.tolist()
+    ([0, 2], [2, 0])
+    """
+    known: dict[str, int] = {}
+    for index, name in teacher.items():
+        known.setdefault(normalise(name), index)
+    pairs = [(i, known[normalise(name)]) for i, name in student.items() if normalise(name) in known]
+    return ClassMap(
+        torch.tensor([s for s, _ in pairs], dtype=torch.long), torch.tensor([t for _, t in pairs], dtype=torch.long)
+    )
+
+
+def describe(student: Mapping[int, str], teacher: Mapping[int, str], shared: ClassMap) -> str:
+    """One line: what is shared, what only one of the two knows."""
+    both = [student[i] for i in shared.student.tolist()]
+    only_student = [n for i, n in student.items() if i not in set(shared.student.tolist())]
+    only_teacher = [n for i, n in teacher.items() if i not in set(shared.teacher.tolist())]
+    parts = [f"{len(both)} shared ({_listed(both)})"]
+    if only_student:
+        parts.append(f"{len(only_student)} only the student's, learnt from labels ({_listed(only_student)})")
+    if only_teacher:
+        parts.append(f"{len(only_teacher)} only the teacher's, ignored ({_listed(only_teacher)})")
+    return "classes: " + "; ".join(parts)
+
+
+def require_shared(student: Mapping[int, str], teacher: Mapping[int, str], shared: ClassMap) -> None:
+    """Refuse a pair without a shared class.
+
+    Raises:
+        MisuseError: Nothing is shared.
+    """
+    if shared.shared == 0:
+        raise MisuseError(
+            f"teacher=: none of its classes ({_listed(list(teacher.values()))}) is in the data ({_listed(list(student.values()))}); "
+            "names are compared: rename them in data.yaml, or fine-tune the teacher on this data first"
+        )
+
+
+def _listed(names: list[str], limit: int = 8) -> str:
+    more = f", ... {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(map(str, names[:limit])) + more

@@ -1,0 +1,224 @@
+"""The whole of distillation, as far as the student can see: its criterion.
+
+`model.loss(batch)` calls `model.criterion(preds, batch)`. Ours adds the weighted terms to the detection loss of the
+plain criterion that it wraps. It is no nn.Module, so it enters no state_dict; a deepcopy or pickle of it is None, so it
+enters no EMA copy and no checkpoint, and the teacher is never copied with it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from yolo_kd.distillers.base import HeadOutput, Targets
+from yolo_kd.engine import ultra
+from yolo_kd.engine.heads import cut_output, student_view
+from yolo_kd.engine.schedule import Schedule
+from yolo_kd.engine.teacher import Teacher
+from yolo_kd.engine.terms import Method, Term
+from yolo_kd.errors import GateError, YoloKDError
+
+MAX_BAD_STEPS = 10  # consecutive steps with a term that is not finite; a GradScaler recovers from fewer
+
+
+class DistillationCriterion:
+    """Detection loss plus weighted distillation terms.
+
+    Args:
+        base: The student's plain criterion (v8DetectionLoss or E2ELoss).
+        model: The student; only its head is looked at.
+        teacher: The frozen teacher, None when nothing is distilled.
+        methods: Distillers with their terms, on the student's device.
+        schedule: Factor of all gains over the run.
+        every: Ask the teacher on every k-th step only.
+        calibrate_batches: Batches over which auto gains are measured once warm-up is over.
+        force: Go on when a term is 0 on the first batch.
+        log: Where lines go.
+    """
+
+    def __init__(
+        self,
+        base: Any,
+        model: torch.nn.Module,
+        teacher: Teacher | None = None,
+        methods: list[Method] | None = None,
+        schedule: Schedule | None = None,
+        every: int = 1,
+        calibrate_batches: int = 8,
+        force: bool = False,
+        log: Callable[[str], None] = print,
+    ) -> None:
+        self.base, self.teacher, self.methods = base, teacher, methods or []
+        self.schedule, self.every, self.calibrate_batches = schedule or Schedule(), every, calibrate_batches
+        self.force, self.log = force, log
+        self.terms: list[Term] = [t for m in self.methods for t in m.terms]
+        self.full_spec = ultra.head_spec(model)
+        self.tap = ultra.TowerTap(model) if any(m.distiller.needs_towers for m in self.methods) else None
+        self.step = 0
+        self.bad_steps = 0
+        self.checked = False
+        self.measure_next = True
+        self.factor = self.schedule.factor(0.0, False)
+        self.warm = False
+        self.calibrated_batches = 0
+        self.last = {t.column: torch.zeros(()) for t in self.terms}
+
+    def __deepcopy__(self, memo: dict) -> None:
+        """EMA copies and checkpoints get None, and with it Ultralytics' own plain criterion."""
+
+    def __reduce__(self) -> tuple:
+        return type(None), ()
+
+    def arm(self) -> None:
+        """To be called before the student's forward pass: hooks what the terms need beyond the outputs."""
+        if self.tap is not None and self.active:
+            self.tap.arm()
+
+    @property
+    def active(self) -> bool:
+        """Whether the teacher runs on the coming step."""
+        return bool(self.terms) and self.factor > 0.0 and self.step % self.every == 0
+
+    def start_epoch(self, progress: float, mosaic_closed: bool, warm: bool) -> None:
+        """Set the clock.
+
+        Args:
+            progress: Share of the run's epochs that are done.
+            mosaic_closed: Whether the epoch runs without mosaic.
+            warm: Whether the optimizer's warm-up is over.
+        """
+        before, self.factor = self.factor, self.schedule.factor(progress, mosaic_closed)
+        if self.terms and before > 0.0 and self.factor == 0.0:
+            self.log("distillation is off from this epoch on (schedule); the teacher no longer runs")
+        self.warm, self.measure_next = warm, True
+
+    def update(self) -> None:
+        """Ultralytics calls this at the end of an epoch; dual heads shift weight between their branches."""
+        if hasattr(self.base, "update"):
+            self.base.update()
+
+    def __call__(self, preds: Any, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss vector times batch size, and detached items, as Ultralytics' criteria return them."""
+        device = batch["img"].device
+        with torch.autocast(device.type, enabled=False):
+            preds32 = ultra.replace_outputs(preds, lambda t: t.float())
+            detection, items = self.base(preds32, batch)
+            if not self.terms:
+                return detection, items
+            distilled = self._distil(preds, preds32, batch, detection) if self.active else detection.new_zeros(())
+        self.step += 1
+        off = self.factor == 0.0
+        for column, value in self.last.items():
+            items[column] = (torch.zeros_like(value) if off else value).to(device)
+        return torch.cat((detection.reshape(-1), distilled.reshape(1))), items
+
+    def _distil(self, preds: Any, preds32: Any, batch: dict[str, Tensor], detection: Tensor) -> Tensor:
+        assert self.teacher is not None
+        towers = self.tap.take() if self.tap is not None else []
+        raw = ultra.read_outputs(preds)
+        student = student_view(preds32, towers, ultra.branch_weights(self.base))
+        student = cut_output(student, self.full_spec, self.teacher.strides)
+        values = self._values(student, self.teacher(batch["img"]), batch)
+        if not self._usable(values):
+            return detection.new_zeros(())
+        entry = {"towers": tuple(towers), "neck": raw.feats}
+        entry["scores"] = tuple(b.scores for b in raw.branches.values())
+        entry["boxes"] = tuple(b.boxes for b in raw.branches.values())
+        self._measure(values, detection.sum(), entry)
+        self.last = {t.column: values[t.column].detach() for t in self.terms}
+        total = sum(t.gain * self.factor * values[t.column] for t in self.terms if not t.watched)
+        return torch.as_tensor(total, device=detection.device) * batch["img"].shape[0]
+
+    def _values(self, student: HeadOutput, teacher: HeadOutput, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        targets = Targets(batch["bboxes"], batch["cls"].reshape(-1).long(), batch["batch_idx"].reshape(-1).long())
+        values: dict[str, Tensor] = {}
+        for method in self.methods:
+            watched = all(t.watched for t in method.terms)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not watched):
+                out = method.distiller(student, teacher, targets)
+            values.update({t.column: out[t.name] for t in method.terms})
+        return values
+
+    def _usable(self, values: dict[str, Tensor]) -> bool:
+        """Check the terms: finite always, not 0 on the first batch."""
+        numbers = dict(zip(values, torch.stack([v.detach() for v in values.values()]).tolist()))
+        bad = {k: v for k, v in numbers.items() if not math.isfinite(v)}
+        if not self.checked and not self.force:
+            dead = {k: v for k, v in numbers.items() if v == 0.0} | bad
+            if dead:
+                listed = ", ".join(f"{k}={v:g}" for k, v in dead.items())
+                raise GateError(
+                    f"rank {max(ultra.RANK, 0)}: {listed} on the first batch, expected a finite value above 0; this "
+                    "distillation would do nothing. Take the term out of the recipe (gain none), or use force=true"
+                )
+        self.checked = True
+        self.bad_steps = self.bad_steps + 1 if bad else 0
+        if bad:
+            listed = ", ".join(f"{k}={v:g}" for k, v in numbers.items())
+            self.log(f"WARNING distillation left out of step {self.step}: {listed}")
+            if self.bad_steps >= MAX_BAD_STEPS:
+                raise YoloKDError(f"distillation terms not finite for {self.bad_steps} steps in a row: {listed}")
+        return not bad
+
+    def _measure(self, values: dict[str, Tensor], detection: Tensor, entry: dict[str, tuple[Tensor, ...]]) -> None:
+        """Gradient norms of terms and detection loss where each term acts: for auto gains, and for the log."""
+        calibrating = self.warm and not all(t.fixed for t in self.terms)
+        if not (self.measure_next or calibrating) or not detection.requires_grad:
+            return
+        if calibrating and self.calibrated_batches == 0:
+            for term in self.terms:
+                term.ratios.clear()  # what was seen in warm-up was provisional
+        batch_size = entry["neck"][0].shape[0]
+        kinds = {t.acts_on for t in self.terms if values[t.column].requires_grad}
+        reference = {kind: _grad_norm(detection, entry[kind]) for kind in kinds}
+        for term in self.terms:
+            if term.acts_on not in reference or not values[term.column].requires_grad:
+                continue
+            norm = _mean_over_ranks(_grad_norm(values[term.column], entry[term.acts_on]) * batch_size, detection)
+            wanted = _mean_over_ranks(reference[term.acts_on], detection)
+            if norm == 0.0 and self.step == 0 and not self.force:
+                raise GateError(
+                    f"{term.key}: its gradient does not reach the student's {term.acts_on}; expected a norm above 0. "
+                    "Take the term out of the recipe, or use force=true"
+                )
+            term.observe(norm, wanted)
+            term.last_share = term.gain * self.factor * norm / wanted if wanted > 0 else float("nan")
+        self.measure_next = False
+        if calibrating:
+            self.calibrated_batches += 1
+            if self.calibrated_batches >= self.calibrate_batches:
+                self._fix_gains()
+
+    def _fix_gains(self) -> None:
+        for term in self.terms:
+            if not term.fixed and not term.ratios:
+                raise YoloKDError(
+                    f"{term.key}=auto:{term.share:g}: no gradient in {self.calibrate_batches} batches to calibrate on; "
+                    f"give a number instead, e.g. {term.key}=1"
+                )
+            term.fixed = True
+        self.log("gains: " + ", ".join(f"{t.key}={t.gain:.4g}" for t in self.terms) + " (calibrated, now fixed)")
+
+
+def _grad_norm(loss: Tensor, at: tuple[Tensor, ...]) -> float:
+    """Norm of d loss / d at over all its tensors; 0 where the loss does not depend on them."""
+    inputs = [t for t in at if t.requires_grad]
+    if not inputs or not loss.requires_grad:
+        return 0.0
+    scale = 1024.0  # keeps half-precision gradients from underflowing; divided out again
+    grads = torch.autograd.grad(loss * scale, inputs, retain_graph=True, allow_unused=True)
+    squares = [g.float().square().sum() for g in grads if g is not None]
+    return float(torch.stack(squares).sum().sqrt()) / scale if squares else 0.0
+
+
+def _mean_over_ranks(value: float, like: Tensor) -> float:
+    if not (dist.is_available() and dist.is_initialized()):
+        return value
+    shared = torch.tensor(value, dtype=torch.float64, device=like.device)
+    dist.all_reduce(shared)
+    return float(shared) / dist.get_world_size()

@@ -1,0 +1,40 @@
+"""What this CPU computes fast: read from the flags that the kernel reports, not guessed from a model name."""
+
+from __future__ import annotations
+
+import platform
+from functools import lru_cache
+from pathlib import Path
+
+BF16_FLAGS = {"amx_bf16", "avx512_bf16", "bf16", "svebf16"}  # x86: AMX, AVX512-BF16; Arm: NEON and SVE
+
+
+@lru_cache(maxsize=1)
+def cpu_flags() -> frozenset[str]:
+    """Instruction-set flags of the first core; empty where the system does not list them (macOS, Windows)."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return frozenset()
+    for line in text.splitlines():
+        if line.startswith(("flags", "Features")):
+            return frozenset(line.partition(":")[2].split())
+    return frozenset()
+
+
+def has_bf16() -> bool:
+    """Whether the CPU has bf16 dot products; without them bf16 is emulated and slower than float32."""
+    return bool(BF16_FLAGS & cpu_flags())
+
+
+def has_amx() -> bool:
+    """Whether the CPU has AMX tiles with bf16."""
+    return "amx_bf16" in cpu_flags()
+
+
+def describe() -> str:
+    """One word for the log: the best bf16 unit, or the architecture."""
+    for flag in ("amx_bf16", "avx512_bf16", "svebf16", "bf16"):
+        if flag in cpu_flags():
+            return flag
+    return platform.machine()

@@ -1,0 +1,31 @@
+"""Real augmented training batches, drawn apart from the training's own loader and random streams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from yolo_kd.engine import ultra
+from yolo_kd.engine.rng import preserved_rng
+
+SAMPLE_SEED = 20
+
+
+def sample_batches(trainer: Any, count: int) -> Iterator[dict[str, Tensor]]:
+    """`count` batches as training would see them (mosaic, colour, flips), on the device, always the same ones.
+
+    A data set of its own is built: the training's keeps a buffer of mosaic partners that must not move.
+    """
+    with ultra.override_configs(trainer.args, {"cache": False}), preserved_rng(SAMPLE_SEED):
+        dataset = trainer.build_dataset(trainer.data["train"], mode="train", batch=trainer.batch_size)
+    order = np.random.default_rng(SAMPLE_SEED).permutation(len(dataset))
+    size = max(trainer.batch_size // max(trainer.world_size, 1), 1)
+    for index in range(count):
+        picks = [int(order[(index * size + i) % len(order)]) for i in range(size)]
+        with preserved_rng(SAMPLE_SEED + index):
+            batch = dataset.collate_fn([dataset[i] for i in picks])
+            batch = ultra.DetectionTrainer.preprocess_batch(trainer, batch)
+        yield batch

@@ -1,0 +1,145 @@
+"""Everything a distilled run builds besides the student: teacher, engine, distillers, and what they were calibrated on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import distributed as dist
+
+from yolo_kd import distillers
+from yolo_kd.distillers.base import ClassMap, Targets
+from yolo_kd.engine import classes as class_lists
+from yolo_kd.engine import preflight, ultra
+from yolo_kd.engine.heads import common_levels, cut_spec
+from yolo_kd.engine.rng import preserved_rng
+from yolo_kd.engine.samples import sample_batches
+from yolo_kd.engine.teacher import Teacher, TorchEngine, half_precision
+from yolo_kd.engine.terms import Method, build_methods
+
+FIT_BATCHES = 16  # batches of teacher outputs that the quality predictor is fitted on
+
+
+@dataclass
+class Distillation:
+    """A teacher and the distillers of one run.
+
+    Args:
+        teacher: The frozen teacher.
+        methods: Distillers with their terms, on the student's device.
+        shared: Classes that both know.
+        restored: Whether the distillers' state came from a sidecar.
+    """
+
+    teacher: Teacher
+    methods: list[Method]
+    shared: ClassMap
+    restored: bool = False
+
+    def start(self, trainer: Any) -> None:
+        """Pre-flight, engine, and what a distiller fits before the first step; random states stay as they are.
+
+        Raises:
+            GateError: The pre-flight refuses the teacher or its engine.
+        """
+        with preserved_rng(trainer.args.seed):
+            for line in preflight.describe(
+                self.teacher, ultra.unwrap_model(trainer.model), trainer.data["names"], self.shared
+            ):
+                trainer.log(line)
+            report = preflight.load_report(trainer.save_dir, self.teacher.sha256) if trainer.resume else None
+            if report is None:
+                report = self._measured(trainer)
+            self._choose_engine(trainer, report)
+            if ultra.RANK in {-1, 0}:
+                preflight.save_report(trainer.save_dir, report)
+            if not self.restored:
+                self._fit(trainer)
+            self._agree_over_ranks()
+
+    def state(self) -> dict[str, Any]:
+        """What the sidecar holds: distillers' tensors, gains, the teacher's identity."""
+        terms = [t for m in self.methods for t in m.terms]
+        return {
+            "distillers": {m.name: m.distiller.state_dict() for m in self.methods},
+            "gains": {t.key: t.gain for t in terms},
+            "fixed": {t.key: t.fixed for t in terms},
+            "teacher_sha256": self.teacher.sha256,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over a sidecar's state."""
+        for method in self.methods:
+            method.distiller.load_state_dict(state["distillers"][method.name])
+            for term in method.terms:
+                term.gain, term.fixed = state["gains"][term.key], state["fixed"][term.key]
+        self.restored = True
+
+    def _measured(self, trainer: Any) -> dict[str, Any]:
+        fast = TorchEngine(self.teacher.net, trainer.device, half_precision(trainer.device))
+        self.teacher.use("torch", fast)
+        pretrained = str(trainer.args.model).endswith(".pt") and trainer.args.pretrained is not False
+        maps = preflight.measure(trainer, self.teacher, self.shared, pretrained)
+        for who, found in maps.items():
+            trainer.log(f"{who} on {trainer.args.split}: mAP50 {found['mAP50']:.4f}, mAP50-95 {found['mAP50-95']:.4f}")
+        reason = preflight.decide(maps, trainer.kd.teacher_floor)
+        preflight.refuse_or_go_on(self.teacher, reason, trainer.kd.force, trainer.log)
+        return {"teacher": str(self.teacher.path), "teacher_sha256": self.teacher.sha256, "maps": maps}
+
+    def _choose_engine(self, trainer: Any, report: dict[str, Any]) -> None:
+        dtype = half_precision(trainer.device)
+        engine = TorchEngine(self.teacher.net, trainer.device, dtype, trainer.kd.teacher_compile)
+        self.teacher.use(f"torch-{str(dtype).removeprefix('torch.')}", engine)
+        report["engine"] = self.teacher.engine_name
+        trainer.log(f"teacher runs on {self.teacher.engine_name}")
+
+    def _fit(self, trainer: Any) -> None:
+        """Let distillers that need it learn from the teacher's outputs on training batches first."""
+        for method in self.methods:
+            fit = getattr(method.distiller, "fit", None)
+            if fit is None:
+                continue
+            outputs = []
+            batches = sample_batches(trainer, FIT_BATCHES)
+            for batch in ultra.TQDM(batches, desc=f"{method.name + ' fits on teacher':>22}", total=FIT_BATCHES):
+                targets = Targets(batch["bboxes"], batch["cls"].reshape(-1).long(), batch["batch_idx"].long())
+                outputs.append((self.teacher(batch["img"]), targets))
+            found = fit(outputs)
+            trainer.log(f"{method.name} fitted: " + ", ".join(f"{k} {v:.4g}" for k, v in found.items()))
+
+    def _agree_over_ranks(self) -> None:
+        """Every rank starts from the first rank's distillers."""
+        if dist.is_available() and dist.is_initialized():
+            for method in self.methods:
+                for tensor in method.distiller.state_dict().values():
+                    dist.broadcast(tensor, src=0)
+
+
+def prepare(trainer: Any) -> Distillation:
+    """Load the teacher and build the distillers, before the optimizer exists.
+
+    Raises:
+        MisuseError: The teacher cannot be used, or does not go with the student or the data.
+        GateError: Its checkpoint is not the one that the resumed run had.
+    """
+    kd, names = trainer.kd, trainer.data["names"]
+    towers = any(distillers.load(name).needs_towers for name in kd.recipe.methods)
+    with preserved_rng(trainer.args.seed):
+        teacher = Teacher(kd.teacher, trainer.device, towers, kd.trust)
+    preflight.check_channels(teacher, trainer.data["channels"])
+    shared = class_lists.match(names, teacher.names)
+    class_lists.require_shared(names, teacher.names, shared)
+    student_spec = ultra.head_spec(trainer.model)
+    teacher.strides = common_levels(student_spec, teacher.full_spec)
+    methods = build_methods(
+        kd.recipe,
+        cut_spec(student_spec, teacher.strides),
+        teacher.spec,
+        shared,
+        trainer.log,
+        kd.fixed_gains,
+        trainer.args.seed,
+    )
+    for method in methods:
+        method.distiller.to(trainer.device)
+    return Distillation(teacher, methods, shared)

@@ -1,0 +1,168 @@
+"""From a recipe to distillers and their terms: which scalar, with which gain, acting where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import torch
+
+from yolo_kd import distillers
+from yolo_kd.cfg.settings import Recipe
+from yolo_kd.distillers.base import ClassMap, Distiller, HeadSpec
+from yolo_kd.engine.rng import preserved_rng
+from yolo_kd.errors import MisuseError, did_you_mean
+
+AUTO = "auto:"
+
+
+@dataclass
+class Term:
+    """One scalar of one distiller, with its gain.
+
+    Args:
+        method: Name of the distiller.
+        name: Name of the term in it.
+        column: Name in results.csv and the progress line.
+        acts_on: "neck", "scores", "boxes" or "towers".
+        share: Wanted ratio of this term's gradient norm to the detection loss's at `acts_on`; None for a fixed gain.
+        gain: What the term is multiplied by; for an auto gain, the value so far.
+        fixed: Whether the gain no longer changes.
+    """
+
+    method: str
+    name: str
+    column: str
+    acts_on: str
+    share: float | None = None
+    gain: float = 0.0
+    fixed: bool = True
+    ratios: list[float] = field(default_factory=list)
+    last_share: float = float("nan")
+
+    @property
+    def key(self) -> str:
+        """`method.term`, as the user writes it."""
+        return f"{self.method}.{self.name}"
+
+    @property
+    def watched(self) -> bool:
+        """Whether the term is only measured: a gain of 0."""
+        return self.fixed and self.gain == 0.0
+
+    def observe(self, term_norm: float, detection_norm: float) -> None:
+        """Note one batch's gradient norms at gain 1; a provisional auto gain follows their median."""
+        if self.fixed or term_norm <= 0.0:
+            return
+        self.ratios.append(detection_norm / term_norm)
+        assert self.share is not None
+        self.gain = self.share * median(self.ratios)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A distiller and those of its terms that the recipe wants and the heads allow."""
+
+    name: str
+    distiller: Distiller
+    terms: tuple[Term, ...]
+
+
+def check_arguments(recipe: Recipe) -> None:
+    """Refuse methods, arguments and gains that do not exist, before anything is loaded.
+
+    Raises:
+        MisuseError: One of them, with the nearest that does.
+    """
+    for name, settings in recipe.methods.items():
+        kind, known = distillers.load(name), distillers.arguments(name)
+        for key, value in settings.items():
+            if key in kind.terms:
+                if value is not None:
+                    make_term(kind, name, key, value)
+            elif key not in known:
+                near = did_you_mean(key, [*known, *kind.terms])
+                listed = ", ".join([*kind.terms, *known])
+                raise MisuseError(f"{name}.{key}={value}: {name} has no argument '{key}'{near}; it has {listed}")
+
+
+def build_methods(
+    recipe: Recipe,
+    student: HeadSpec,
+    teacher: HeadSpec,
+    classes: ClassMap,
+    log: Callable[[str], None],
+    fixed_gains: Mapping[str, float] | None = None,
+    seed: int = 0,
+) -> list[Method]:
+    """The distillers of a recipe. The global random states stay as they are.
+
+    Args:
+        recipe: Methods with gains and arguments mixed by key.
+        student: The student's head, cut to the shared levels.
+        teacher: The teacher's head, cut likewise.
+        classes: Shared classes.
+        log: Told about every term that is off, with the reason.
+        fixed_gains: Calibrated gains by `method.term`, of the run that is resumed.
+        seed: Seed of the adapters' initial weights.
+
+    Raises:
+        MisuseError: Unknown method or argument, a gain that is no number and no auto:SHARE, or no term left.
+    """
+    check_arguments(recipe)
+    methods = []
+    for name, settings in recipe.methods.items():
+        kind = distillers.load(name)
+        args = {k: v for k, v in settings.items() if k not in kind.terms}
+        terms = [
+            make_term(kind, name, term, settings[term], (fixed_gains or {}).get(f"{name}.{term}"))
+            for term in kind.terms
+            if settings.get(term) is not None
+        ]
+        with preserved_rng(seed):
+            distiller = kind(student, teacher, classes, **args)
+        off = distiller.off()
+        for term in terms:
+            if term.name in off:
+                log(f"{term.key} is off: {off[term.name]}")
+        terms = [t for t in terms if t.name not in off]
+        if terms:
+            distiller.select(t.name for t in terms)
+            methods.append(Method(name, distiller, tuple(terms)))
+    if recipe.methods and not methods:
+        raise MisuseError(
+            f"distill={recipe.name}: none of its terms can apply to this teacher and student; choose another"
+        )
+    return methods
+
+
+def make_term(kind: type[Distiller], method: str, name: str, gain: Any, fixed_gain: float | None = None) -> Term:
+    """A term from the gain that the user wrote: a number >= 0 or "auto:SHARE".
+
+    Raises:
+        MisuseError: Neither.
+    """
+    term = Term(method, name, kind.columns.get(name, f"{name}_loss"), kind.acts_on[name])
+    if isinstance(gain, str) and gain.startswith(AUTO):
+        try:
+            share = float(gain[len(AUTO) :])
+        except ValueError:
+            share = -1.0
+        if share > 0:
+            term.share, term.fixed = share, False
+            if fixed_gain is not None:
+                term.gain, term.fixed = fixed_gain, True
+            return term
+    elif isinstance(gain, (int, float)) and not isinstance(gain, bool) and gain >= 0:
+        term.gain = float(gain)
+        return term
+    raise MisuseError(
+        f"{method}.{name}={gain}: expected a gain of 0 or more, or auto:SHARE, e.g. {method}.{name}=auto:0.5"
+    )
+
+
+def adapter_parameters(methods: list[Method]) -> list[torch.nn.Parameter]:
+    """Every trainable parameter of the distillers, in a fixed order."""
+    return [p for m in methods for p in m.distiller.parameters() if p.requires_grad]

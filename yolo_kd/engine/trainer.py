@@ -1,0 +1,291 @@
+"""DistillationTrainer: Ultralytics' DetectionTrainer with a teacher. Wiring only.
+
+What differs from the stock trainer: our settings travel beside its args; adapters join its optimizer as the last
+group; after its set-up the student's criterion is wrapped; and on a CPU the student trains in bf16 and channels_last
+where the hardware has it. Student, EMA and checkpoints stay plain.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import distributed as dist
+
+from yolo_kd.cfg.settings import DistillSettings, is_ours, resolve
+from yolo_kd.engine import ultra
+from yolo_kd.engine.criterion import DistillationCriterion
+from yolo_kd.engine.machine import describe as describe_cpu
+from yolo_kd.engine.machine import has_bf16
+from yolo_kd.engine.resume import join_optimizer, load_sidecar, save_sidecar, sidecar_path, split_optimizer
+from yolo_kd.engine.schedule import Schedule
+from yolo_kd.engine.setup import Distillation, prepare
+from yolo_kd.engine.terms import adapter_parameters
+from yolo_kd.errors import MisuseError
+
+SETTINGS_FILE = "kd.yaml"
+PREFIX = ultra.colorstr("yolo-kd: ")
+
+
+class DistillationTrainer(ultra.DetectionTrainer):
+    """Trains a plain student under a teacher; `YOLO("yolov8n.yaml").train(trainer=DistillationTrainer, teacher=...)`.
+
+    Args:
+        cfg: As in Ultralytics.
+        overrides: Ultralytics' keys and ours (cfg/default.yaml, dotted ones like "csgr.tau") mixed.
+        _callbacks: As in Ultralytics.
+
+    Raises:
+        MisuseError: A key, value or file that cannot work.
+        GateError: The pre-flight refuses the teacher, or a term is 0 on the first batch.
+    """
+
+    def __init__(
+        self, cfg: Any = ultra.DEFAULT_CFG, overrides: dict[str, Any] | None = None, _callbacks: dict | None = None
+    ) -> None:
+        theirs, ours = split_keys(overrides or {})
+        if theirs.get("distill_model") and (ours.get("teacher") or ours.get("kd")):
+            raise MisuseError(
+                f"distill_model={theirs['distill_model']}: Ultralytics' own distillation together with ours; "
+                "use one: teacher= (ours), or distill_model= with distill=none"
+            )
+        resuming = theirs.get("resume")
+        if not resuming:
+            self.kd = resolve_travelled(ours)
+            ultra.restrict_loading(self.kd.trust)
+        super().__init__(cfg, theirs, _callbacks)
+        if resuming:
+            self.kd = resumed_settings(Path(self.args.model).parents[1], ours)
+            ultra.restrict_loading(self.kd.trust)
+        self.distillation: Distillation | None = None
+        self.criterion: DistillationCriterion | None = None
+        self._take_over_cpu()
+        self._write_settings()
+
+    # -- the machine ---------------------------------------------------------------------------------------------------
+
+    def _take_over_cpu(self) -> None:
+        """bf16, channels_last and all cores on a CPU, all of which Ultralytics refuses or ignores there."""
+        self.cpu_bf16 = self.cpu_channels_last = False
+        if self.device.type != "cpu":
+            return
+        wanted = self.args.amp in {"bf16", True}
+        self.cpu_bf16 = wanted and (has_bf16() or self.args.amp == "bf16")
+        self.cpu_channels_last = self.args.channels_last is not False
+        if self.args.amp == "bf16":
+            if not has_bf16():
+                self.log("WARNING amp=bf16 on a CPU without bf16 instructions: emulated, slower than float32")
+            self.args.amp = True  # Ultralytics' autocast raises for "bf16" on a CPU, and takes bf16 there for True
+        self.args.channels_last = None
+        torch.set_num_threads(self.kd.cpu_threads or os.cpu_count() or 1)
+        self.log(
+            f"student in {'bf16' if self.cpu_bf16 else 'float32'}, "
+            f"{'channels_last' if self.cpu_channels_last else 'contiguous'}, {torch.get_num_threads()} threads "
+            f"on {describe_cpu()}"
+        )
+
+    def setup_model(self) -> Any:
+        """As in Ultralytics, then channels_last on CPUs too."""
+        ckpt = super().setup_model()
+        if self.cpu_channels_last:
+            self.model = self.model.to(memory_format=torch.channels_last)
+        return ckpt
+
+    def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """As in Ultralytics; the student's own images also in channels_last on CPUs."""
+        batch = super().preprocess_batch(batch)
+        if self.cpu_channels_last:
+            batch["img"] = batch["img"].contiguous(memory_format=torch.channels_last)
+        if self.criterion is not None:
+            self.criterion.arm()
+        return batch
+
+    # -- set-up --------------------------------------------------------------------------------------------------------
+
+    def build_optimizer(self, model: Any, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """As in Ultralytics, with the adapters as last group: scheduled and warmed up like the others."""
+        optimizer = super().build_optimizer(model, *args, **kwargs)
+        if self.kd.recipe.methods:
+            self.distillation = prepare(self)
+            adapters = adapter_parameters(self.distillation.methods)
+            if adapters:
+                lr = min(group["lr"] for group in optimizer.param_groups)
+                optimizer.add_param_group({"params": adapters, "lr": lr, "param_group": "adapter"})
+        return optimizer
+
+    def _setup_train(self) -> None:
+        super()._setup_train()
+        if self.cpu_bf16:
+            self.amp = True
+        model = ultra.unwrap_model(self.model)
+        base = getattr(model, "criterion", None) or model.init_criterion()
+        if self.distillation is None:
+            self.criterion = DistillationCriterion(base, model)
+        else:
+            self.distillation.start(self)
+            self.criterion = DistillationCriterion(
+                base,
+                model,
+                self.distillation.teacher,
+                self.distillation.methods,
+                Schedule(self.kd.recipe.schedule, self.kd.recipe.until),
+                self.kd.teacher_every,
+                self.kd.calibrate_batches,
+                self.kd.force,
+                self.log,
+            )
+        model.criterion = self.criterion
+        self.add_callback("on_train_epoch_start", DistillationTrainer._start_epoch)
+        self.add_callback("on_train_epoch_end", DistillationTrainer._end_epoch)
+
+    def _start_epoch(self) -> None:
+        assert self.criterion is not None
+        batches = len(self.train_loader)
+        closed = bool(self.args.close_mosaic) and self.epoch >= self.epochs - self.args.close_mosaic
+        warm = self.epoch * batches >= self._get_warmup_iterations(batches)
+        self.criterion.start_epoch(self.epoch / max(self.epochs, 1), closed, warm)
+
+    def _end_epoch(self) -> None:
+        """Log each term's share of the gradient, and write gains that have just been fixed."""
+        assert self.criterion is not None
+        if self.criterion.terms and self.criterion.factor > 0:
+            shares = ", ".join(f"{t.key} {t.last_share:.3g}" for t in self.criterion.terms)
+            self.log(f"gradient shares of the detection loss: {shares}")
+            self._write_settings()
+
+    # -- one step ------------------------------------------------------------------------------------------------------
+
+    def optimizer_step(self) -> None:
+        """As in Ultralytics; adapter gradients are averaged over ranks and clipped by a norm of their own.
+
+        Clipped apart, a large adapter gradient does not shrink the student's.
+        """
+        adapters = self._adapters()
+        if adapters:
+            average_gradients(adapters)
+            torch.nn.utils.clip_grad_norm_(adapters, max_norm=10.0 * self.scaler.get_scale())
+        super().optimizer_step()
+
+    # -- results -------------------------------------------------------------------------------------------------------
+
+    def label_loss_items(self, loss_items: dict | None = None, prefix: str = "train") -> Any:
+        """As in Ultralytics; validation has no distillation terms, so no columns of zeros that look like results."""
+        if prefix == "val" and self.criterion is not None:
+            terms = set(self.criterion.last)
+            if loss_items is None:
+                return [f"{prefix}/{name}" for name in self.loss_names if name not in terms]
+            loss_items = {k: v for k, v in loss_items.items() if k not in terms}
+        return super().label_loss_items(loss_items, prefix)
+
+    def save_metrics(self, metrics: dict[str, Any]) -> None:
+        """As in Ultralytics, with gain and gradient share of each term."""
+        for term in self.criterion.terms if self.criterion is not None else ():
+            metrics[f"gain/{term.key}"] = term.gain
+            metrics[f"share/{term.key}"] = term.last_share
+        super().save_metrics(metrics)
+
+    # -- checkpoints and other processes -------------------------------------------------------------------------------
+
+    def save_model(self) -> bool:
+        """As in Ultralytics: a plain checkpoint without adapters; these go into the sidecar beside it."""
+        optimizer = self.optimizer
+        plain, own = split_optimizer(optimizer.state_dict(), len(self._adapters()))
+        self.optimizer = copy(optimizer)
+        self.optimizer.state_dict = lambda: plain  # type: ignore[method-assign]
+        try:
+            saved = super().save_model()
+        finally:
+            self.optimizer = optimizer
+        if self.distillation is not None and self.criterion is not None:
+            save_sidecar(sidecar_path(self.last), {**self.distillation.state(), "optimizer": own})
+        return saved
+
+    def _load_checkpoint_state(self, ckpt: dict[str, Any]) -> None:
+        sidecar = load_sidecar(sidecar_path(self.last)) if self.distillation is not None else None
+        if ckpt.get("optimizer") is not None and self._adapters():
+            _, fresh = split_optimizer(self.optimizer.state_dict(), len(self._adapters()))
+            ckpt = {**ckpt, "optimizer": join_optimizer(ckpt["optimizer"], (sidecar or {}).get("optimizer") or fresh)}
+        if sidecar is not None and self.distillation is not None:
+            self.distillation.restore(sidecar)
+        super()._load_checkpoint_state(ckpt)
+
+    def train(self) -> None:
+        """As in Ultralytics; multi-GPU workers are rebuilt from `args` alone, so our settings ride on it meanwhile."""
+        with self._settings_on_args() if self.ddp else nullcontext():
+            super().train()
+
+    @contextmanager
+    def _settings_on_args(self) -> Iterator[None]:
+        self.args.kd = self.kd.to_dict()
+        try:
+            yield
+        finally:
+            del self.args.kd
+
+    def _adapters(self) -> list[torch.nn.Parameter]:
+        return adapter_parameters(self.distillation.methods) if self.distillation is not None else []
+
+    def _write_settings(self) -> None:
+        if ultra.RANK not in {-1, 0}:
+            return
+        plain = self.kd.to_dict()
+        if self.criterion is not None:
+            plain["fixed_gains"] = {t.key: t.gain for t in self.criterion.terms if t.fixed}
+        part = self.save_dir / (SETTINGS_FILE + ".part")
+        ultra.YAML.save(part, plain)
+        part.replace(self.save_dir / SETTINGS_FILE)
+
+    def log(self, line: str) -> None:
+        """One line, from the first rank."""
+        if ultra.RANK in {-1, 0}:
+            ultra.LOGGER.info(f"{PREFIX}{line}")
+
+
+def split_keys(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Ultralytics' keys and ours; `kd` is our settings as they travel to multi-GPU workers."""
+    ours = {k: v for k, v in overrides.items() if k == "kd" or is_ours(k)}
+    return {k: v for k, v in overrides.items() if k not in ours}, ours
+
+
+def resolve_travelled(ours: dict[str, Any]) -> DistillSettings:
+    """Settings from user keys, or from the dict that a worker was handed."""
+    return DistillSettings.from_dict(ours["kd"]) if "kd" in ours else resolve(ours)
+
+
+def resumed_settings(run: Path, ours: dict[str, Any]) -> DistillSettings:
+    """The settings of the run that is resumed; `teacher=` and switches given now win.
+
+    Raises:
+        MisuseError: The run folder has no kd.yaml, or a key may not change on resume.
+    """
+    if "kd" in ours:
+        return DistillSettings.from_dict(ours["kd"])
+    path = run / SETTINGS_FILE
+    if not path.exists():
+        raise MisuseError(
+            f"resume={run}: no {SETTINGS_FILE} there, so it is no run of yolo-kd; resume it with yolo train resume"
+        )
+    plain = ultra.YAML.load(path)
+    changeable = {"teacher", "teacher_engine", "teacher_compile", "force", "trust", "debug"}
+    for key, value in ours.items():
+        if key not in changeable:
+            raise MisuseError(f"{key}={value}: may not change on resume; {', '.join(sorted(changeable))} may")
+    return DistillSettings.from_dict({**plain, **ours})
+
+
+def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
+    """Replace each gradient by its mean over all ranks; nothing without a process group.
+
+    Adapters are no part of the module that DDP wraps. Ranks agree on which have a gradient: a term is on or off alike.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return
+    for parameter in parameters:
+        if parameter.grad is not None:
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= dist.get_world_size()

@@ -1,0 +1,39 @@
+"""`yolo-kd train`: every Ultralytics train key, plus ours."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any
+
+from yolo_kd.api import distill
+from yolo_kd.cfg.settings import recipe_names
+
+
+def main(settings: dict[str, Any]) -> int:
+    """Train; returns the exit code."""
+    keys = dict(settings)
+    distill(keys.pop("teacher", None), keys.pop("student", None), keys.pop("data", None), **keys)
+    return 0
+
+
+def help_text() -> str:
+    """Our keys with their meaning, and where the others are."""
+    ours = files("yolo_kd.cfg").joinpath("default.yaml").read_text().split("\n\n", 1)[1]
+    lines = []
+    for line in ours.strip().splitlines():
+        head, _, meaning = line.partition(" # ")
+        key, _, default = head.partition(":")
+        lines.append(f"  {key + '=' + default.strip():<28} {meaning}")
+    return "\n".join(
+        [
+            "usage: yolo-kd train teacher=<.pt> student=<.yaml or .pt> data=<.yaml> [key=value ...]",
+            "",
+            "  student=                     (str) model that learns: .yaml from scratch, .pt pretrained; same as model=",
+            *lines,
+            "",
+            f"recipes (distill=): {', '.join(recipe_names())}, none, or the path of a YAML of that form",
+            "any argument of a method: method.argument=value, e.g. csgr.tau=.2; any gain: method.term=1.5 or auto:0.5",
+            "",
+            "and every Ultralytics train key (epochs, imgsz, batch, device, ...): yolo cfg lists them with their defaults",
+        ]
+    )

@@ -251,4 +251,5 @@ class LQE(Distiller):
             optimizer.zero_grad()
             quality_focal_loss(self.predictor(logits[drawn]), target[drawn]).backward()
             optimizer.step()
+        self.predictor.zero_grad()
         self.predictor.requires_grad_(False)

@@ -60,10 +60,10 @@ def mask_weights(mask: Tensor, near: float = 1.0, far: float = 0.25) -> Tensor:
         far: Share of the cells where the mask is 0.
 
     Returns:
-        (B, 1, H, W); each share is divided by its sum over the batch, at least 1.
+        (B, 1, H, W); each share is divided by its sum over the batch, so repeating the batch changes nothing.
     """
     outside = (mask == 0).to(mask.dtype)
-    return near * mask / mask.sum().clamp_min(1) + far * outside / outside.sum().clamp_min(1)
+    return near * mask / mask.sum().clamp_min(1e-6) + far * outside / outside.sum().clamp_min(1)
 
 
 def masked_distance(student: Feature, teacher: Feature, weights: Tensor) -> Tensor:

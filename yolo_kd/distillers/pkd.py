@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from yolo_kd.distillers.adapters import adapters, generator, gram
+from yolo_kd.distillers.adapters import adapters, centre, covariance, generator, gram
 from yolo_kd.distillers.base import ClassMap, Distiller, HeadOutput, HeadSpec, Targets, at_least, choose, pair_levels
 
 
@@ -72,17 +72,17 @@ def pkd_projected_loss(student: Tensor, weight: Tensor, teacher: Tensor, eps: fl
     n = _cells(student)
     if n < 2:
         return student.sum() * 0.0 + weight.sum() * 0.0
-    centred = student - student.mean((0, 2, 3), keepdim=True)
-    variance = ((weight @ gram(centred, centred)) * weight).sum(1) / (n - 1)
+    centred = centre(student)
+    variance = ((weight @ covariance(centred)[0]) * weight).sum(1) / (n - 1)
     positive = variance > 0  # the derivative of the root at 0 is taken as 0, as torch.std does
     deviation = torch.where(positive, variance, 1.0).sqrt() * positive
     _, _, teacher_rstd = torch.native_batch_norm(teacher, None, None, None, None, True, 0.0, 0.0)
     rstd_finite = torch.where(torch.isfinite(teacher_rstd), teacher_rstd, 0.0)
     teacher_deviation = torch.where(rstd_finite > 0, 1.0 / rstd_finite, 0.0) * (n / (n - 1)) ** 0.5
-    covariance = (weight * gram(centred, teacher).T).sum(1) / (n - 1)
+    common = (weight * gram(centred, teacher).T).sum(1) / (n - 1)
     s, t = 1.0 / (deviation + eps), 1.0 / (teacher_deviation + eps)
     squares = (variance * s.square() + (teacher_deviation * t).square()) / 2
-    return (squares - covariance * s * t).mean() * ((n - 1) / n)
+    return (squares - common * s * t).mean() * ((n - 1) / n)
 
 
 class PKD(Distiller):

@@ -32,6 +32,16 @@ def has_amx() -> bool:
     return "amx_bf16" in cpu_flags()
 
 
+@lru_cache(maxsize=1)
+def model_name() -> str:
+    """What the CPU calls itself, or the architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
 def describe() -> str:
     """One word for the log: the best bf16 unit, or the architecture."""
     for flag in ("amx_bf16", "avx512_bf16", "svebf16", "bf16"):

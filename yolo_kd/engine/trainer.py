@@ -271,7 +271,7 @@ def resumed_settings(run: Path, ours: dict[str, Any]) -> DistillSettings:
             f"resume={run}: no {SETTINGS_FILE} there, so it is no run of yolo-kd; resume it with yolo train resume"
         )
     plain = ultra.YAML.load(path)
-    changeable = {"teacher", "teacher_engine", "teacher_compile", "force", "trust", "debug"}
+    changeable = {"teacher", "cpu_threads", "teacher_engine", "teacher_compile", "force", "trust", "debug"}
     for key, value in ours.items():
         if key not in changeable:
             raise MisuseError(f"{key}={value}: may not change on resume; {', '.join(sorted(changeable))} may")

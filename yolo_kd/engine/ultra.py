@@ -24,8 +24,9 @@ from ultralytics.nn.tasks import DetectionModel, guess_model_task, load_checkpoi
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK, ROOT, TQDM, YAML, colorstr
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 from ultralytics.utils.patches import override_configs
+from ultralytics.utils.plotting import colors
 from ultralytics.utils.tal import dist2bbox, make_anchors
-from ultralytics.utils.torch_utils import unwrap_model
+from ultralytics.utils.torch_utils import get_flops, unwrap_model
 
 from yolo_kd.distillers.base import Branch, HeadOutput, HeadSpec
 from yolo_kd.errors import MisuseError, YoloKDError, did_you_mean
@@ -248,6 +249,17 @@ class TowerTap:
         return taken
 
 
+def backbone_taps(model: nn.Module) -> list[nn.Module]:
+    """The backbone layers whose outputs neck or head read, in order."""
+    net = unwrap_model(model)
+    size = len(net.yaml["backbone"])
+    read = set()
+    for layer in net.model[size:]:
+        sources = [layer.f] if isinstance(layer.f, int) else layer.f
+        read |= {source if source >= 0 else layer.i + source for source in sources}
+    return [net.model[i] for i in sorted(read) if i < size]
+
+
 def branch_weights(criterion: Any) -> dict[str, float]:
     """Share of each head branch in the detection loss of a criterion; dual heads shift it over the epochs."""
     if not hasattr(criterion, "one2one"):
@@ -294,3 +306,13 @@ def from_first_rank(value: Any) -> Any:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def size_of(model: nn.Module, imgsz: int) -> tuple[int, float]:
+    """Parameters and GFLOPs of a model at an image size."""
+    return sum(p.numel() for p in model.parameters()), float(get_flops(model, imgsz))
+
+
+def class_colour(index: int) -> tuple[int, int, int]:
+    """The BGR colour that Ultralytics draws a class in."""
+    return colors(index, bgr=True)

@@ -1,0 +1,89 @@
+# `make` alone lists the targets; the text after `##` is what it prints.
+# Paths stay relative, so that a checkout in a folder with spaces works.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help
+help: ## list the targets
+	@echo "usage: make TARGET [PYTHON=python3.12] [VENV=.venv] [ARGS='-k name']"
+	@echo
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: venv
+venv: $(STAMP) ## create the virtual environment and install yolo-kd with everything (about 6.5 GB, some minutes)
+
+$(STAMP): setup.py constraints.txt
+	@command -v "$(PYTHON)" >/dev/null || { \
+		echo "'$(PYTHON)' was not found; name a Python 3.11 or newer: make venv PYTHON=python3.12"; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "the tested versions in constraints.txt need Python 3.11 or newer, '$(PYTHON)' is $$("$(PYTHON)" -V 2>&1);"; \
+		echo "name another one: make venv PYTHON=python3.12"; exit 1; }
+	@"$(BIN)/python" -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv "$(VENV)" || { \
+		echo; echo "'$(PYTHON) -m venv' cannot put pip into $(VENV), see above."; \
+		echo "On Debian or Ubuntu: sudo apt install python3-venv. Or name another Python: make venv PYTHON=python3.12"; \
+		exit 1; }
+	@echo "installing yolo-kd with torch, Ultralytics, OpenVINO and ONNX Runtime into $(VENV): about 6.5 GB, some minutes"
+	@"$(BIN)/python" -m pip install --disable-pip-version-check -e ".[all,dev]" -c constraints.txt
+	@touch "$(STAMP)"
+	@echo "installed; 'make demo' is a good next step, 'source $(BIN)/activate' puts yolo-kd on your path"
+
+.PHONY: demo
+demo: $(STAMP) ## distil a small student on a rendered data set, nothing to download
+	@"$(BIN)/yolo-kd" demo
+
+.PHONY: test
+test: $(STAMP) ## the whole test suite (ARGS goes to pytest)
+	@"$(BIN)/python" -m pytest $(ARGS)
+
+.PHONY: check
+check: lint types fast ## what to run before a commit: lint, types, import rules, fast tests
+
+.PHONY: lint
+lint: $(STAMP)
+	@"$(BIN)/ruff" check .
+	@"$(BIN)/ruff" format --check .
+
+# mypy finds yolo_kd.cfg, yolo_kd.data and yolo_kd.deploy only where they lie inside yolo_kd, as they do once installed.
+# A folder of links shows it that tree without building a wheel; sed turns its paths back into those of the checkout.
+.PHONY: types
+types: $(STAMP)
+	@rm -rf build/types && mkdir -p build/types/yolo_kd
+	@cd build/types/yolo_kd && ln -s ../../../yolo_kd/*.py ../../../yolo_kd/*/ ../../../cfg ../../../data ../../../deploy .
+	@ln -s ../../benchmarks build/types/benchmarks
+	@test -e build/types/yolo_kd/errors.py # a folder of dead links would pass as free of errors
+	@py="$$(cd "$(BIN)" && pwd)/python"; cd build/types && \
+		"$$py" -m mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p yolo_kd -p benchmarks \
+		| sed -E 's#^yolo_kd/(cfg|data|deploy)/#\1/#'
+
+.PHONY: fast
+fast: $(STAMP)
+	@"$(BIN)/python" -m pytest -m "not slow" $(ARGS)
+
+.PHONY: format
+format: $(STAMP) ## sort imports, mend what ruff can mend, format
+	@"$(BIN)/ruff" check --fix .
+	@"$(BIN)/ruff" format .
+
+.PHONY: wheel
+wheel: $(STAMP) ## build dist/yolo_kd-*.whl from an empty build/
+	@rm -rf build dist
+	@"$(BIN)/python" -m build --wheel
+	@ls -l dist/
+
+.PHONY: results
+results: $(STAMP) ## write docs/results.md anew from docs/results/*.json
+	@"$(BIN)/python" -m benchmarks.render
+
+.PHONY: clean
+clean: ## remove what was built and cached; runs/ and the virtual environment stay
+	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	@find . -path "./$(VENV)" -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+	@echo "clean; 'rm -r $(VENV)' removes the virtual environment as well"

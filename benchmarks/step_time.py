@@ -1,0 +1,230 @@
+"""Seconds per training step: Ultralytics as it ships, its own distillation, and ours per engine.
+
+    python -m benchmarks.step_time imgsz=320,640 batch=16 rounds=5
+
+YOLOv8-L teaches YOLOv8-n. Weights do not change what a step costs, so both start random (BN statistics settled, for
+INT8 ranges that make sense). All arms live in one process and take turns step by step, so that they share whatever the
+machine does meanwhile. "As it ships" includes that Ultralytics leaves one core idle; a row with all cores stands beside.
+Peak memory is measured in a process of its own per arm.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.machine import cores, machine, quiet
+from benchmarks.result import bar, command_line, write
+from yolo_kd.cli import parse
+from yolo_kd.data import scenes
+
+DEFAULTS = {"imgsz": "320,640", "batch": 16, "rounds": 5, "teacher": "yolov8l.yaml", "student": "yolov8n.yaml", "arms": ""}
+PARTS = ("teacher", "student forward", "detection loss", "distillers", "backward", "optimizer")
+
+
+class Arm:
+    """One way to train; `step` does one optimizer step and returns seconds per part."""
+
+    def __init__(self, name: str, trainer: Any, threads: int) -> None:
+        self.name, self.trainer, self.threads = name, trainer, threads
+        self.parts: dict[str, float] = {}
+        torch.set_num_threads(threads)
+        trainer._setup_train()
+        trainer._model_train()
+        self.batches = list(_take(trainer.train_loader, 2))
+        self._instrument()
+
+    def step(self, index: int) -> dict[str, float]:
+        """Seconds of one step, whole and by part."""
+        torch.set_num_threads(self.threads)
+        self.parts = dict.fromkeys(PARTS, 0.0)
+        trainer = self.trainer
+        batch = {k: (v.clone() if torch.is_tensor(v) else v) for k, v in self.batches[index % 2].items()}
+        start = time.perf_counter()
+        with torch.amp.autocast(trainer.device.type, enabled=bool(trainer.amp)):
+            batch = trainer.preprocess_batch(batch)
+            loss = trainer.model(batch)[0].sum()
+        forward = time.perf_counter()
+        trainer.scaler.scale(loss).backward()
+        backward = time.perf_counter()
+        trainer.optimizer_step()
+        end = time.perf_counter()
+        inner = self.parts["teacher"] + self.parts["distillers"] + self.parts["detection loss"]
+        self.parts["student forward"] = forward - start - inner
+        self.parts["backward"], self.parts["optimizer"] = backward - forward, end - backward
+        return {"step": end - start, **self.parts}
+
+    def _instrument(self) -> None:
+        criterion = getattr(self.trainer, "criterion", None)
+        if criterion is not None:
+            criterion.base = self._timed("detection loss", criterion.base)
+            criterion.checked = True
+            criterion.start_epoch(0.0, False, False)
+            if criterion.teacher is not None:
+                criterion.teacher.use(criterion.teacher.engine_name, self._timed("teacher", criterion.teacher.engine))
+            for method in criterion.methods:
+                method.distiller.forward = self._timed("distillers", method.distiller.forward)
+        elif hasattr(self.trainer.model, "teacher_model"):
+            self.trainer.model.teacher_model.forward = self._timed("teacher", self.trainer.model.teacher_model.forward)
+
+    def _timed(self, part: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*args: Any, **keys: Any) -> Any:
+            start = time.perf_counter()
+            try:
+                return call(*args, **keys)
+            finally:
+                self.parts[part] = self.parts.get(part, 0.0) + time.perf_counter() - start
+
+        return timed
+
+
+def arms_for(teacher: str, student: str, data: str, imgsz: int, batch: int, folder: Path) -> dict[str, Callable[[], Arm]]:
+    """Every arm by name, built on demand."""
+    from ultralytics.models.yolo.detect import DetectionTrainer
+    from ultralytics.utils import NUM_THREADS
+
+    from yolo_kd.engine.trainer import DistillationTrainer
+
+    common = {
+        "model": student, "data": data, "imgsz": imgsz, "batch": batch, "nbs": batch, "optimizer": "AdamW", "epochs": 100,
+        "project": str(folder), "plots": False, "val": False, "verbose": False, "cache": "ram", "warmup_epochs": 0,
+    }  # fmt: skip
+
+    def stock(name: str, threads: int, **keys: Any) -> Callable[[], Arm]:
+        return lambda: Arm(name, DetectionTrainer(overrides={**common, **keys}), threads)
+
+    def ours(name: str, **keys: Any) -> Callable[[], Arm]:
+        return lambda: Arm(name, DistillationTrainer(overrides={**common, "force": True, **keys}), cores())
+
+    native = "Ultralytics distill_model="
+    makers = {
+        "Ultralytics plain": stock("Ultralytics plain", NUM_THREADS),
+        "Ultralytics plain, all cores": stock("Ultralytics plain, all cores", cores()),
+        native: stock(native, NUM_THREADS, distill_model=teacher),
+        f"{native}, all cores": stock(f"{native}, all cores", cores(), distill_model=teacher),
+        "ours plain": ours("ours plain", distill="none"),
+    }
+    for engine in ("torch", "openvino-bf16", "openvino-int8"):
+        makers[f"ours csgr_lqe, {engine}"] = ours(f"ours csgr_lqe, {engine}", teacher=teacher, teacher_engine=engine)
+    return makers
+
+
+def main() -> int:
+    """Measure, print, write."""
+    keys = {**DEFAULTS, **parse(sys.argv[1:])}
+    if "memory_of" in keys:
+        return _memory_child(keys)
+    notes = quiet()
+    sizes = [int(s) for s in str(keys["imgsz"]).strip("()[]").split(",")]
+    rows, by_name = [], {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for size in sizes:
+            teacher, data = _material(keys, size, folder)
+            wanted = [a for a in str(keys["arms"]).split(";") if a]
+            makers = arms_for(teacher, str(keys["student"]), data, size, int(keys["batch"]), folder / "runs")
+            makers = {k: v for k, v in makers.items() if not wanted or k in wanted}
+            arms = [make() for make in makers.values()]
+            times: dict[str, list[dict[str, float]]] = {a.name: [] for a in arms}
+            for index in range(int(keys["rounds"]) + 1):
+                for arm in arms:
+                    taken = arm.step(index)
+                    if index:  # the first round warms up
+                        times[arm.name].append(taken)
+                    print(f"{size} px, round {index}: {arm.name} {taken['step']:.2f} s", flush=True)
+            del arms
+            for name, taken in times.items():
+                median = {part: statistics.median(t[part] for t in taken) for part in ("step", *PARTS)}
+                peak = _peak_memory(name, keys, size, teacher, data, folder)
+                rows.append({"imgsz": size, "arm": name, "s/step": median.pop("step"), **median, "peak GiB": peak})
+                by_name[size, name] = rows[-1]
+    write("step_time", command_line(), rows, _bars(by_name, sizes), notes=notes)
+    return 0
+
+
+def _bars(rows: dict[tuple[int, str], dict[str, Any]], sizes: list[int]) -> list[Any]:
+    plain, native = "Ultralytics plain", "Ultralytics distill_model="
+    amx = "amx_bf16" in str(machine()["isa"])
+    bars = []
+    for size in sizes:
+
+        def ratio(a: str, b: str, column: str = "s/step", size: int = size) -> float:
+            return rows[size, a][column] / rows[size, b][column]
+
+        bf16 = [f"ours csgr_lqe, {e}" for e in ("torch", "openvino-bf16") if (size, f"ours csgr_lqe, {e}") in rows]
+        every = [n for s, n in rows if s == size and n.startswith("ours csgr_lqe")]
+        if not bf16 or (size, native) not in rows or (size, plain) not in rows:
+            continue
+        best_bf16 = min(bf16, key=lambda n: rows[size, n]["s/step"])
+        best = min(every, key=lambda n: rows[size, n]["s/step"])
+        share = rows[size, best]["distillers"] / rows[size, best]["s/step"]
+        bars += [
+            bar(f"{size} px: bf16 engine / Ultralytics' distillation", ratio(best_bf16, native), 0.32, "<="),
+            bar(f"{size} px: fastest engine ({best[15:]}) / Ultralytics' distillation", ratio(best, native), 0.25, "<="),
+            bar(f"{size} px: fastest engine / Ultralytics' plain", ratio(best, plain), 1.0 if amx else 1.3, "<="),
+            bar(f"{size} px: our plain / Ultralytics' plain", ratio("ours plain", plain), 0.5, "<="),
+            bar(f"{size} px: distillers (forward) share of the step", share, 0.2, "<="),
+            bar(f"{size} px: peak memory / Ultralytics' distillation", ratio(best, native, "peak GiB"), 1.2, "<="),
+        ]
+    return bars
+
+
+def _material(keys: dict[str, Any], size: int, folder: Path) -> tuple[str, str]:
+    """A teacher checkpoint with settled BN statistics, and rendered scenes."""
+    from ultralytics.nn.tasks import DetectionModel
+
+    data = scenes.write_dataset(folder / f"scenes{size}", train=2 * int(keys["batch"]), val=4, size=size)
+    source = str(keys["teacher"])
+    if source.endswith(".pt"):
+        return source, str(data)
+    path = folder / (Path(source).stem + ".pt")
+    if not path.exists():
+        torch.manual_seed(0)
+        model = DetectionModel(source, nc=len(scenes.CLASSES), verbose=False)
+        model.names = dict(enumerate(scenes.CLASSES))
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = None
+        model.train()
+        with torch.no_grad():
+            for _ in range(3):
+                model(torch.rand(2, 3, 320, 320))
+        torch.save({"model": model.eval(), "train_args": {"task": "detect"}, "epoch": -1}, path)
+    return str(path), str(data)
+
+
+def _peak_memory(name: str, keys: dict[str, Any], size: int, teacher: str, data: str, folder: Path) -> float:
+    words = [f"memory_of={name}", f"imgsz={size}", f"batch={keys['batch']}", f"student={keys['student']}"]
+    command = [sys.executable, "-m", "benchmarks.step_time", *words, f"teacher={teacher}", f"data={data}", f"folder={folder}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])["peak_gib"]
+
+
+def _memory_child(keys: dict[str, Any]) -> int:
+    folder = Path(str(keys["folder"])) / "memory"
+    makers = arms_for(str(keys["teacher"]), str(keys["student"]), str(keys["data"]), int(keys["imgsz"]), int(keys["batch"]), folder)
+    arm = makers[str(keys["memory_of"])]()
+    for index in range(2):
+        arm.step(index)
+    print(json.dumps({"peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}))
+    return 0
+
+
+def _take(loader: Any, count: int) -> Any:
+    iterator = iter(loader)
+    for _ in range(count):
+        yield next(iterator)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""What several tests train on: a handful of tiny pictures, and teachers with random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+NAMES = ("car", "truck", "person")
+
+
+def write_pictures(root: Path, names: tuple[str, ...] = NAMES, train: int = 8, val: int = 4, size: int = 64) -> Path:
+    """Bright boxes on noise, a class per colour; returns data.yaml."""
+    import cv2
+    import yaml
+
+    rng = np.random.default_rng(3)
+    for split, count in (("train", train), ("val", val)):
+        for folder in ("images", "labels"):
+            (root / folder / split).mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            picture = rng.integers(0, 60, (size, size, 3), dtype=np.uint8)
+            rows = []
+            for _ in range(3):
+                kind = int(rng.integers(len(names)))
+                w, h = rng.integers(size // 5, size // 2, 2)
+                x, y = rng.integers(0, size - w), rng.integers(0, size - h)
+                picture[y : y + h, x : x + w] = (80 + 60 * kind, 255 - 60 * kind, 40 * kind)
+                rows.append(f"{kind} {(x + w / 2) / size:.6f} {(y + h / 2) / size:.6f} {w / size:.6f} {h / size:.6f}")
+            cv2.imwrite(str(root / "images" / split / f"{i:03}.png"), picture)
+            (root / "labels" / split / f"{i:03}.txt").write_text("\n".join(rows) + "\n")
+    path = root / "data.yaml"
+    path.write_text(yaml.safe_dump({"train": "images/train", "val": "images/val", "names": dict(enumerate(names))}))
+    return path
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """data.yaml of 8 training and 4 validation pictures of 64 px with three classes."""
+    return write_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+@pytest.fixture(scope="session")
+def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A checkpoint as Ultralytics saves it, from a model YAML with random weights; cached by its arguments."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    made: dict[tuple, Path] = {}
+
+    def make(model: str = "yolov8n.yaml", names: tuple[str, ...] = NAMES, seed: int = 0) -> Path:
+        import torch
+        from ultralytics import YOLO
+
+        key = (model, names, seed)
+        if key not in made:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                net = YOLO(model, verbose=False).model
+                if len(names) != net.model[-1].nc:
+                    net = type(net)(model, nc=len(names), verbose=False)
+                for module in net.modules():
+                    if isinstance(module, torch.nn.BatchNorm2d):
+                        torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+                        torch.nn.init.normal_(module.bias, 0, 0.2)
+                # scores of a fresh head are all near 0; a teacher says something
+                for branch in (getattr(net.model[-1], "cv3", None), getattr(net.model[-1], "one2one_cv3", None)):
+                    for tower in branch or ():
+                        torch.nn.init.normal_(tower[-1].weight, 0, 0.3)
+                        torch.nn.init.constant_(tower[-1].bias, -1.0)
+            net.names = dict(enumerate(names))
+            path = folder / f"{Path(model).stem}-{len(made)}.pt"
+            torch.save({"model": net.half(), "train_args": {"task": "detect"}, "epoch": -1}, path)
+            made[key] = path
+        return made[key]
+
+    return make
+
+
+@pytest.fixture
+def train(pictures: Path, tmp_path: Path) -> Callable[..., Any]:
+    """Train one tiny epoch and return the trainer; keys override."""
+
+    def run(trainer_class: Any = None, model: str = "yolov8n.yaml", **keys: Any) -> Any:
+        from ultralytics import YOLO
+
+        from yolo_kd import DistillationTrainer
+
+        defaults = {
+            "data": str(pictures), "epochs": 1, "imgsz": 64, "batch": 4, "nbs": 4, "optimizer": "SGD", "lr0": 0.01,
+            "warmup_epochs": 0, "project": str(tmp_path), "name": "run", "exist_ok": True, "plots": False, "val": False,
+            "seed": 1, "verbose": False,
+        }  # fmt: skip
+        chosen = trainer_class or DistillationTrainer
+        if issubclass(chosen, DistillationTrainer):
+            defaults["cpu_threads"] = 1
+        yolo = YOLO(model, task="detect", verbose=False)
+        yolo.train(trainer=chosen, **{**defaults, **keys})
+        return yolo.trainer
+
+    return run

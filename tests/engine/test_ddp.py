@@ -1,0 +1,117 @@
+"""Several processes: equal gradients, and workers that are rebuilt with our trainer and settings."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+WORKER = '''
+import sys
+import torch
+from torch import distributed as dist
+from ultralytics.nn.tasks import DetectionModel
+from ultralytics.cfg import get_cfg
+from yolo_kd.cfg.settings import Recipe
+from yolo_kd.engine import ultra
+from yolo_kd.engine.classes import match
+from yolo_kd.engine.criterion import DistillationCriterion
+from yolo_kd.engine.teacher import Teacher
+from yolo_kd.engine.terms import adapter_parameters, build_methods
+from yolo_kd.engine.trainer import average_gradients
+
+rank, world, port, teacher_path, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4], sys.argv[5]
+torch.set_num_threads(1)
+if world > 1:
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
+torch.manual_seed(0)
+student = DetectionModel("yolov8n.yaml", nc=3, verbose=False)
+student.args = get_cfg()
+student.names = {0: "car", 1: "truck", 2: "person"}
+teacher = Teacher(teacher_path, torch.device("cpu"))
+recipe = Recipe("test", {"pkd": {"pkd": 1.0}, "pcd": {"cls": 1.0, "loc": 1.0}})
+methods = build_methods(recipe, ultra.head_spec(student), teacher.spec, match(student.names, teacher.names), print)
+criterion = DistillationCriterion(student.init_criterion(), student, teacher, methods, force=True)
+student.train()
+wrapped = torch.nn.parallel.DistributedDataParallel(student, find_unused_parameters=True) if world > 1 else student
+student.criterion = criterion
+generator = torch.Generator().manual_seed(1)
+img = torch.rand(2, 3, 64, 64, generator=generator)
+cls, box = torch.tensor([[0.0], [1.0]]), torch.tensor([[0.4, 0.5, 0.5, 0.4], [0.6, 0.5, 0.4, 0.6]])
+index = torch.tensor([0.0, 1.0])
+copies = 1 if world > 1 else int(sys.argv[6])
+batch = {
+    "img": img.repeat(copies, 1, 1, 1), "cls": cls.repeat(copies, 1), "bboxes": box.repeat(copies, 1),
+    "batch_idx": torch.cat([index + 2 * i for i in range(copies)]),
+}
+loss, items = wrapped(batch)
+(loss.sum() * world).backward()
+adapters = adapter_parameters(methods)
+average_gradients(adapters)
+named = {k: p.grad for k, p in student.named_parameters() if p.grad is not None}
+if rank == 0:
+    torch.save({"model": named, "adapters": [p.grad for p in adapters], "items": items}, out)
+if world > 1:
+    dist.destroy_process_group()
+'''
+
+
+def spawn(path: Path, teacher: Path, world: int, copies: int, out: Path, port: int) -> dict:
+    args = [str(world), str(port), str(teacher), str(out), str(copies)]
+    workers = [subprocess.Popen([sys.executable, str(path), str(rank), *args]) for rank in range(world)]
+    assert [w.wait(240) for w in workers] == [0] * world
+    return torch.load(out, weights_only=True)
+
+
+@pytest.mark.slow
+def test_two_ranks_give_the_gradients_of_the_joined_batch(tmp_path, make_checkpoint):
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    path = tmp_path / "worker.py"
+    path.write_text(WORKER)
+    teacher = make_checkpoint("yolov8s.yaml", seed=1)
+    one = spawn(path, teacher, 1, 2, tmp_path / "one.pt", port)
+    two = spawn(path, teacher, 2, 1, tmp_path / "two.pt", port)
+    assert one["items"].keys() == two["items"].keys() >= {"pkd_loss", "kdcls_loss", "kdloc_loss"}
+    assert one["model"].keys() == two["model"].keys() and one["adapters"]
+    for name, wanted in [*one["model"].items(), *((f"adapter {i}", g) for i, g in enumerate(one["adapters"]))]:
+        found = two["model"][name] if name in two["model"] else two["adapters"][int(name.split()[1])]
+        scale = float(wanted.abs().max())
+        assert torch.allclose(found, wanted, atol=2e-3 * scale + 1e-6, rtol=1e-2), (name, scale)
+
+
+def test_workers_are_rebuilt_with_our_trainer_and_settings(monkeypatch, tmp_path, pictures, make_checkpoint):
+    from ultralytics.engine import trainer as ultralytics_trainer
+    from ultralytics.utils.patches import torch_load
+
+    from yolo_kd import DistillationTrainer
+
+    teacher = str(make_checkpoint("yolov8s.yaml", seed=1))
+    parent = DistillationTrainer(
+        overrides={
+            "model": "yolov8n.yaml", "data": str(pictures), "imgsz": 64, "project": str(tmp_path), "teacher": teacher,
+            "csgr.tau": 0.2, "device": "cpu",
+        }
+    )  # fmt: skip
+    parent.ddp, parent.world_size = True, 2
+    seen: dict = {}
+
+    def launch(command, check):
+        script = Path(command[-1])
+        seen["text"], seen["state"] = script.read_text(), torch_load(script.with_suffix(".pt"), map_location="cpu")
+
+    monkeypatch.setattr(ultralytics_trainer.subprocess, "run", launch)
+    parent.train()
+    assert "torch_load" in seen["text"]
+    state = seen["state"]
+    assert state["trainer"] is DistillationTrainer
+    worker = state["trainer"](overrides={**state["args"]}, _callbacks=state["callbacks"])
+    assert worker.kd == parent.kd
+    assert worker.kd.recipe.methods["csgr"]["tau"] == 0.2 and worker.kd.teacher == teacher
+    assert not hasattr(parent.args, "kd") and not hasattr(worker.args, "kd")

@@ -1,0 +1,74 @@
+"""Every family as student and as teacher, one real training step at 64 px."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from yolo_kd.engine import ultra
+from yolo_kd.engine.heads import common_levels, cut_output, cut_spec
+from yolo_kd.engine.teacher import Teacher
+from yolo_kd.errors import MisuseError
+
+FAMILIES = ["yolov8n.yaml", "yolov9t.yaml", "yolov10n.yaml", "yolo11n.yaml", "yolo12n.yaml", "yolo26n.yaml"]
+DUAL = {"yolov10n.yaml", "yolo26n.yaml"}
+ONE_STEP = {"force": True, "teacher_engine": "torch", "fraction": 4, "calibrate_batches": 1}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_as_student(train, make_checkpoint, family):
+    trainer = train(model=family, teacher=str(make_checkpoint("yolov8s.yaml", seed=1)), **ONE_STEP)
+    items = {k: float(v) for k, v in trainer.loss_items.items()}
+    spec = ultra.head_spec(trainer.model)
+    assert spec.dual == (family in DUAL)
+    expected = {"cs_loss", "gr_loss", "kdcls_loss", "kdloc_loss", "lqe_loss"}
+    if spec.reg_max == 1:
+        expected.remove("lqe_loss")  # no distributions, so no quality from their shape
+    assert expected <= set(items) and ("lqe_loss" in items) == ("lqe_loss" in expected)
+    assert all(items[k] > 0 for k in expected), items
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_as_teacher(train, make_checkpoint, family):
+    trainer = train(teacher=str(make_checkpoint(family, seed=1)), **ONE_STEP)
+    items = {k: float(v) for k, v in trainer.loss_items.items()}
+    assert all(items[k] > 0 for k in ("cs_loss", "gr_loss", "kdcls_loss", "kdloc_loss")), items
+    assert ("lqe_loss" in items) == (ultra.head_spec(trainer.distillation.teacher.net.model).reg_max == 16)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fused_teacher_equals_the_model(make_checkpoint, family):
+    path = str(make_checkpoint(family, seed=1))
+    model = ultra.load_detector(path, "teacher").eval()
+    image = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wanted = ultra.read_outputs(model(image))
+    teacher = Teacher(path, torch.device("cpu"), towers=True)
+    found = teacher(image)
+    assert found.branches.keys() == wanted.branches.keys()
+    for a, b in zip(found.feats, wanted.feats):
+        assert torch.allclose(a, b, atol=1e-3 * float(b.abs().max()))
+    for name in wanted.branches:
+        assert torch.allclose(found.branches[name].scores, wanted.branches[name].scores, atol=2e-2)
+    assert [t.shape[1] for t in found.towers] == list(teacher.spec.towers)
+
+
+def test_levels_are_matched_by_stride(make_checkpoint):
+    p2 = Teacher(str(make_checkpoint("yolov8n-p2.yaml", seed=1)), torch.device("cpu"))
+    student = Teacher(str(make_checkpoint("yolov8n.yaml", seed=1)), torch.device("cpu"))
+    assert p2.full_spec.strides == (4, 8, 16, 32)
+    shared = common_levels(student.full_spec, p2.full_spec)
+    assert shared == (8, 16, 32)
+    output = p2(torch.rand(1, 3, 64, 64))
+    cut = cut_output(output, p2.full_spec, shared)
+    assert [tuple(f.shape[2:]) for f in cut.feats] == [(8, 8), (4, 4), (2, 2)]
+    assert torch.equal(cut.branches["one2many"].scores, output.branches["one2many"].scores[..., 256:])
+    assert cut_spec(p2.full_spec, shared).channels == p2.full_spec.channels[1:]
+
+
+def test_no_common_level_is_refused(make_checkpoint):
+    spec = Teacher(str(make_checkpoint("yolov8n.yaml", seed=1)), torch.device("cpu")).full_spec
+    with pytest.raises(MisuseError, match="no level in common"):
+        common_levels(spec, cut_spec(spec, ()))

@@ -1,0 +1,164 @@
+"""The command line: one line, the right exit code, and a hint, for everything that a user gets wrong."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from yolo_kd import __version__
+from yolo_kd.cli import main
+
+
+def run(capsys, *args: str) -> tuple[int, str]:
+    """Exit code and what went to stderr, without Ultralytics' own log."""
+    code = main(list(args))
+    return code, "\n".join(line for line in capsys.readouterr().err.splitlines() if line.startswith("yolo-kd: "))
+
+
+class Bomb:
+    """Pickles to a call that leaves a mark where it is run."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return (Path.touch, (self.mark,))
+
+
+def test_help_and_version(capsys):
+    assert main([]) == 0 and "yolo-kd MODE key=value" in capsys.readouterr().out
+    assert main(["version"]) == 0 and capsys.readouterr().out.strip() == f"yolo-kd {__version__}"
+    assert main(["train", "--help"]) == 0
+    text = capsys.readouterr().out
+    for word in ("teacher=", "student=", "teacher_engine=auto", "csgr_lqe", "csgr.tau=.2"):
+        assert word in text
+    for mode in ("val", "predict", "demo"):
+        assert main([mode, "--help"]) == 0 and f"yolo-kd {mode}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("trian",), "no such mode (did you mean 'train'?)"),
+        (("train", "epochs"), "expected key=value"),
+        (("train", "distill=none", "epchs=3"), "epchs=3: unknown key (did you mean 'epochs'?)"),
+        (("train", "techer=a.pt"), "(did you mean 'teacher'?)"),
+        (("train", "data=x.yaml"), "teacher= is missing"),
+        (("train", "teacher=gone.pt"), "teacher=gone.pt: no such file"),
+        (("train", "teacher=TEACHER", "distill=csgr_lq"), "(did you mean 'csgr_lqe'?)"),
+        (("train", "teacher=TEACHER", "csgr.tua=.2"), "(did you mean 'tau'?)"),
+        (("train", "teacher=TEACHER", "csrg.tau=.2"), "(did you mean 'csgr'?)"),
+        (("train", "teacher=TEACHER", "csgr.cs=auto:x"), "expected a gain of 0 or more, or auto:SHARE"),
+        (("train", "teacher=TEACHER", "teacher_every=often"), "expected a whole number"),
+        (("train", "teacher=TEACHER", "teacher_engine=tensorrt"), "expected one of auto, torch"),
+        (("train", "teacher=TEACHER", "schedule=cosin"), "(did you mean 'cosine'?)"),
+        (("train", "teacher=TEACHER", "until=2"), "expected a share of the run"),
+        (("train", "teacher=TEACHER", "student=yolov8q.yaml", "data=DATA"), "student=yolov8q.yaml: no usable model YAML"),
+        (("train", "teacher=TEACHER", "student=yolov8n-seg.yaml", "data=DATA"), "is a 'segment' model"),
+        (("train", "teacher=TEACHER", "data=gone.yaml"), "data=gone.yaml: no such file"),
+        (("train", "teacher=TEACHER", "data=DATA", "epochs=many"), "epochs=many"),
+        (("train", "teacher=TEACHER", "data=DATA", "distill_model=TEACHER"), "use one"),
+        (("train", "resume=gone.pt"), "resume=gone.pt: no such file"),
+        (("val",), "model= is missing"),
+        (("val", "model=TEACHER", "dta=x"), "(did you mean 'data'?)"),
+        (("predict", "model=gone.pt"), "model=gone.pt: no such file"),
+    ],
+)
+def test_misuse_is_one_line_and_exit_2(capsys, monkeypatch, tmp_path, pictures, make_checkpoint, args, said):
+    monkeypatch.chdir(tmp_path)
+    known = {"TEACHER": str(make_checkpoint("yolov8s.yaml", seed=1)), "DATA": str(pictures)}
+    args = tuple(a.replace(k, v) for a in args for k, v in [next(((k, v) for k, v in known.items() if k in a), ("", ""))])
+    code, line = run(capsys, *args)
+    assert code == 2, line
+    assert said in line and len(line.splitlines()) == 1
+    assert not (tmp_path / "runs").exists(), "a run folder was made for a run that cannot start"
+
+
+@pytest.mark.parametrize("kind", ["text", "truncated", "classifier"])
+def test_teacher_that_is_none(capsys, tmp_path, pictures, make_checkpoint, kind):
+    path = tmp_path / "teacher.pt"
+    if kind == "text":
+        path.write_text("not a checkpoint")
+    elif kind == "truncated":
+        path.write_bytes(make_checkpoint("yolov8s.yaml", seed=1).read_bytes()[:50_000])
+    else:
+        from ultralytics import YOLO
+
+        torch.save({"model": YOLO("yolov8n-cls.yaml", verbose=False).model, "train_args": {"task": "classify"}}, path)
+    code, line = run(capsys, "train", f"teacher={path}", f"data={pictures}", f"project={tmp_path}")
+    assert code == 2 and len(line.splitlines()) == 1
+    assert ("'classify' model" if kind == "classifier" else "not a readable checkpoint") in line
+
+
+def test_strangers_pickle_is_not_executed(capsys, tmp_path, pictures, make_checkpoint):
+    mark, path = tmp_path / "executed", tmp_path / "teacher.pt"
+    good = torch.load(make_checkpoint("yolov8s.yaml", seed=1), weights_only=False)
+    torch.save({**good, "extra": Bomb(mark)}, path)
+    code, line = run(capsys, "train", f"teacher={path}", f"data={pictures}", f"project={tmp_path}")
+    assert code == 2 and "trust=true" in line
+    assert not mark.exists()
+    for mode in ("val", "predict"):
+        code, line = run(capsys, mode, f"model={path}")
+        assert code == 2 and not mark.exists()
+    assert main(["train", f"teacher={path}", "trust=true", f"data={tmp_path / 'gone.yaml'}"]) == 2
+    assert mark.exists(), "trust=true was asked for and ignored"
+
+
+def test_name_that_cannot_be_downloaded_fails_with_1(capsys, monkeypatch, tmp_path, pictures):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ultralytics.utils.downloads.safe_download", _offline)
+    code, line = run(capsys, "train", "teacher=yolov8l.pt", f"data={pictures}")
+    assert code == 1 and "could not be downloaded" in line and "teacher=/path/to/yolov8l.pt" in line
+
+
+def _offline(*args, **kwargs):
+    raise ConnectionError("no network")
+
+
+def test_unwritable_run_folder(capsys, tmp_path, pictures):
+    (tmp_path / "file").write_text("in the way")
+    code, line = run(capsys, "train", "distill=none", f"data={pictures}", f"project={tmp_path / 'file' / 'runs'}")
+    assert code == 2 and "cannot write the run folder" in line and line.count("project=") >= 1
+
+
+def test_weak_teacher_is_refused_with_3(capsys, tmp_path, pictures, make_checkpoint):
+    teacher = make_checkpoint("yolov8s.yaml", seed=1)
+    args = [f"teacher={teacher}", f"data={pictures}", f"project={tmp_path}", "imgsz=64", "epochs=1", "cpu_threads=1"]
+    code, line = run(capsys, "train", *args)
+    assert code == 3 and "below teacher_floor=0.05" in line and "force=true" in line
+    assert not list(tmp_path.rglob("last.pt"))
+
+
+def test_debug_shows_the_traceback(capsys):
+    assert main(["train", "teacher=gone.pt", "debug=true"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+    assert main(["train", "teacher=gone.pt"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_main_job_then_val_and_predict(capsys, monkeypatch, tmp_path, pictures, make_checkpoint):
+    monkeypatch.chdir(tmp_path)
+    args = [f"teacher={make_checkpoint('yolov8s.yaml', seed=1)}", "student=yolov8n.yaml", f"data={pictures}", "epochs=1"]
+    args += ["imgsz=64", "batch=4", "force=true", "teacher_engine=torch", "cpu_threads=1", f"project={tmp_path}", "name=7"]
+    assert main(["train", *args]) == 0
+    best = tmp_path / "7" / "weights" / "best.pt"
+    assert best.exists() and (tmp_path / "7" / "results.csv").exists() and (tmp_path / "7" / "args.yaml").exists()
+    assert main(["val", f"model={best}", f"data={pictures}", "imgsz=64", f"project={tmp_path}"]) == 0
+    source = tmp_path / "one.png"
+    shutil.copy(next((pictures.parent / "images" / "val").glob("*.png")), source)
+    assert main(["predict", f"model={best}", f"source={source}", "imgsz=64", f"project={tmp_path}"]) == 0
+
+
+@pytest.mark.slow
+def test_distill_from_python_returns_metrics(tmp_path, pictures, make_checkpoint):
+    from yolo_kd import distill
+
+    metrics = distill(
+        teacher=make_checkpoint("yolov8s.yaml", seed=1), student="yolov8n.yaml", data=pictures, epochs=1, imgsz=64,
+        batch=4, force=True, teacher_engine="torch", project=str(tmp_path), plots=False, cpu_threads=1, **{"csgr.tau": 0.2},
+    )  # fmt: skip
+    assert type(metrics).__name__ == "DetMetrics" and "metrics/mAP50-95(B)" in metrics.results_dict

@@ -1,0 +1,101 @@
+"""Converted and quantized teachers on disk: an .xml and a .bin, and a manifest that is written last.
+
+An entry counts only if its manifest is there, is of the same key, and both files have the hashes that it states.
+OpenVINO's own cache of compiled nets is left off: compiling YOLOv8-L from its IR takes 0.4 s, and each cached shape
+would cost as much disk as the net.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from yolo_kd.engine.teacher import file_sha256
+
+if TYPE_CHECKING:
+    import openvino as ov
+
+FOLDER = "teacher-engines"
+
+
+def key_digest(key: Mapping[str, Any]) -> str:
+    """Twelve hexadecimal digits that change with any value of the key.
+
+    >>> key_digest({"a": 1, "b": 2}) == key_digest({"b": 2, "a": 1})
+    True
+    """
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+
+
+class IRCache:
+    """A folder of OpenVINO models.
+
+    Args:
+        root: Cache folder; the entries lie in `teacher-engines` below it.
+        log: Receives one line when an entry is damaged or cannot be written.
+    """
+
+    def __init__(self, root: Path, log: Callable[[str], None]) -> None:
+        self.folder = root / FOLDER
+        self.log = log
+
+    def get(self, name: str, key: Mapping[str, Any], build: Callable[[], ov.Model]) -> ov.Model:
+        """The entry of this name and key, built and stored if it is not there or damaged."""
+        stem = f"{name}-{key_digest(key)}"
+        model = self._read(stem, key)
+        if model is None:
+            model = build()
+            self._write(stem, key, model)
+        return model
+
+    def _path(self, stem: str, suffix: str) -> Path:
+        return self.folder / f"{stem}{suffix}"
+
+    def _read(self, stem: str, key: Mapping[str, Any]) -> ov.Model | None:
+        import openvino as ov
+
+        manifest = self._path(stem, ".json")
+        if not manifest.exists():
+            return None
+        try:
+            entry = json.loads(manifest.read_text())
+            if entry["key"] != dict(key):
+                raise ValueError("manifest of another key")
+            for suffix in (".xml", ".bin"):
+                if file_sha256(self._path(stem, suffix)) != entry["sha256"][suffix]:
+                    raise ValueError(f"{suffix} does not have the hash it was stored with")
+            return ov.Core().read_model(self._path(stem, ".xml"))
+        except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:120]
+            self.log(f"teacher engine cache: {manifest} is damaged ({reason}); building it again")
+            return None
+
+    def _write(self, stem: str, key: Mapping[str, Any], model: ov.Model) -> None:
+        import openvino as ov
+
+        temporary = f".{stem}.{os.getpid()}"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._path(stem, ".json").unlink(missing_ok=True)  # while the files change, there is no entry
+            ov.save_model(model, self._path(temporary, ".xml"), compress_to_fp16=False)
+            hashes = {suffix: file_sha256(self._path(temporary, suffix)) for suffix in (".bin", ".xml")}
+            write_json(self._path(temporary, ".json"), {"key": dict(key), "sha256": hashes})
+            for suffix in (".bin", ".xml", ".json"):
+                self._path(temporary, suffix).replace(self._path(stem, suffix))
+        except (OSError, RuntimeError) as error:
+            self.log(f"teacher engine cache: could not write to {self.folder} ({' '.join(str(error).split())[:120]})")
+        finally:
+            for suffix in (".bin", ".xml", ".json"):
+                self._path(temporary, suffix).unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write to a temporary file beside it, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=1))
+    temporary.replace(path)

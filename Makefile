@@ -63,9 +63,10 @@ types: $(STAMP)
 		"$$py" -m mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p yolo_kd -p benchmarks \
 		| sed -E 's#^yolo_kd/(cfg|data|deploy)/#\1/#'
 
+# Without the tests that train models, which `make test` runs.
 .PHONY: fast
 fast: $(STAMP)
-	@"$(BIN)/python" -m pytest -m "not slow" $(ARGS)
+	@"$(BIN)/python" -m pytest -m "not slow" --ignore=tests/engine $(ARGS)
 
 .PHONY: format
 format: $(STAMP) ## sort imports, mend what ruff can mend, format

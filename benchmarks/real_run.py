@@ -45,9 +45,11 @@ EQUAL_TIME = "plain_equal_time"
 
 def main() -> int:
     """Train what is missing, then write the table, the bars and the plot."""
-    keys = {**DEFAULTS, **parse(sys.argv[1:])}
+    keys: dict[str, Any] = {**DEFAULTS, **parse(sys.argv[1:])}
     if not keys["data"] or not (keys["weights"] or keys["teacher"]):
-        print("real_run: expected data=<yaml> and weights=<pretrained .pt> (or teacher=<fine-tuned .pt>)", file=sys.stderr)
+        print(
+            "real_run: expected data=<yaml> and weights=<pretrained .pt> (or teacher=<fine-tuned .pt>)", file=sys.stderr
+        )
         return 2
     notes = quiet()
     out = Path(keys["out"]).resolve() / keys["name"]
@@ -83,7 +85,14 @@ def _private_copy(data: Path, out: Path) -> Path:
 
 def _train_teacher(keys: dict[str, Any], data: Path, out: Path) -> Path:
     run = out / "teacher"
-    args = ["distill=none", f"student={Path(keys['weights']).resolve()}", "patience=8", "cos_lr=True", "lrf=0.05", "close_mosaic=5"]
+    args = [
+        "distill=none",
+        f"student={Path(keys['weights']).resolve()}",
+        "patience=8",
+        "cos_lr=True",
+        "lrf=0.05",
+        "close_mosaic=5",
+    ]
     args += [f"epochs={keys['teacher_epochs']}", "warmup_epochs=1", "seed=0", "lr0=0.0005"]
     _run(run, _ours(args, keys, data, run), {"arm": "teacher", "seed": 0})
     return run / "weights" / "best.pt"
@@ -126,7 +135,7 @@ def _run(run: Path, command: list[str], facts: dict[str, Any]) -> None:
     start = time.time()
     log = run.with_suffix(".log")
     with log.open("w") as file:
-        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)  # noqa: S603 (own command)
+        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
     if done.returncode:
         raise SystemExit(f"{run.name} failed with exit code {done.returncode}; see {log}")
     (run / "done.json").write_text(json.dumps({**facts, "seconds": time.time() - start, "command": command}, indent=1))
@@ -148,7 +157,9 @@ def _test(run: Path, data: Path, imgsz: int, split: str) -> float:
     if not path.exists():
         from ultralytics import YOLO
 
-        metrics = YOLO(run / "weights" / "best.pt").val(data=str(data), split=split, imgsz=imgsz, plots=False, verbose=False)
+        metrics = YOLO(run / "weights" / "best.pt").val(
+            data=str(data), split=split, imgsz=imgsz, plots=False, verbose=False
+        )
         path.write_text(json.dumps({"mAP50-95": float(metrics.box.map), "mAP50": float(metrics.box.map50)}))
     return json.loads(path.read_text())["mAP50-95"]
 
@@ -166,7 +177,11 @@ def _report(
     rows: list[dict[str, Any]] = [{"arm": "teacher", **{f"{s} mAP50-95": own[s] for s in splits}}]
     for arm in arms:
         facts = [_read(out / f"{arm}-s{s}") for s in seeds]
-        row: dict[str, Any] = {"arm": arm, "epochs": facts[0]["epochs"], "seconds": statistics.mean(f["seconds"] for f in facts)}
+        row: dict[str, Any] = {
+            "arm": arm,
+            "epochs": facts[0]["epochs"],
+            "seconds": statistics.mean(f["seconds"] for f in facts),
+        }
         for split in splits:
             row[f"{split} mAP50-95"] = mean[arm][split]
             row[f"{split} by seed"] = ", ".join(f"{v:.4f}" for v in scores[arm][split])
@@ -185,12 +200,25 @@ def _bars(mean: dict[str, dict[str, float]], own: dict[str, float], splits: list
     bars = []
     for split in splits:
         plain, ours = mean["plain"][split], mean["csgr_lqe"][split]
-        bars.append(bar(f"csgr_lqe recovers of the gap to the teacher ({split})", (ours - plain) / (own[split] - plain), 0.25, ">="))
+        bars.append(
+            bar(
+                f"csgr_lqe recovers of the gap to the teacher ({split})",
+                (ours - plain) / (own[split] - plain),
+                0.25,
+                ">=",
+            )
+        )
         if "native" in mean:
             gained = mean["native"][split] - plain
-            bars.append(bar(f"csgr_lqe gains over twice what Ultralytics' gains ({split})", ours - plain - 2 * gained, 0.0, ">="))
+            bars.append(
+                bar(
+                    f"csgr_lqe gains over twice what Ultralytics' gains ({split})", ours - plain - 2 * gained, 0.0, ">="
+                )
+            )
         if EQUAL_TIME in mean:
-            bars.append(bar(f"csgr_lqe minus plain at equal wall time ({split})", ours - mean[EQUAL_TIME][split], 0.0, ">="))
+            bars.append(
+                bar(f"csgr_lqe minus plain at equal wall time ({split})", ours - mean[EQUAL_TIME][split], 0.0, ">=")
+            )
     half = mean["plain"]["val"] / own["val"]
     bars.append(bar("plain reaches of its teacher (val), so that the budget says something", half, 0.5, ">="))
     return bars

@@ -22,13 +22,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from yolo_kd.data import scenes
 
 from benchmarks.machine import cores, machine, quiet
 from benchmarks.result import bar, command_line, write
 from yolo_kd.cli import parse
-from yolo_kd.data import scenes
 
-DEFAULTS = {"imgsz": "320,640", "batch": 16, "rounds": 5, "teacher": "yolov8l.yaml", "student": "yolov8n.yaml", "arms": ""}
+DEFAULTS = {
+    "imgsz": "320,640",
+    "batch": 16,
+    "rounds": 5,
+    "teacher": "yolov8l.yaml",
+    "student": "yolov8n.yaml",
+    "arms": "",
+}
 PARTS = ("teacher", "student forward", "detection loss", "distillers", "backward", "optimizer")
 
 
@@ -88,7 +95,9 @@ class Arm:
         return timed
 
 
-def arms_for(teacher: str, student: str, data: str, imgsz: int, batch: int, folder: Path) -> dict[str, Callable[[], Arm]]:
+def arms_for(
+    teacher: str, student: str, data: str, imgsz: int, batch: int, folder: Path
+) -> dict[str, Callable[[], Arm]]:
     """Every arm by name, built on demand."""
     from ultralytics.models.yolo.detect import DetectionTrainer
     from ultralytics.utils import NUM_THREADS
@@ -121,12 +130,13 @@ def arms_for(teacher: str, student: str, data: str, imgsz: int, batch: int, fold
 
 def main() -> int:
     """Measure, print, write."""
-    keys = {**DEFAULTS, **parse(sys.argv[1:])}
+    keys: dict[str, Any] = {**DEFAULTS, **parse(sys.argv[1:])}
     if "memory_of" in keys:
         return _memory_child(keys)
     notes = quiet()
     sizes = [int(s) for s in str(keys["imgsz"]).strip("()[]").split(",")]
-    rows, by_name = [], {}
+    rows: list[dict[str, Any]] = []
+    by_name: dict[tuple[int, str], dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for size in sizes:
@@ -143,8 +153,8 @@ def main() -> int:
                         times[arm.name].append(taken)
                     print(f"{size} px, round {index}: {arm.name} {taken['step']:.2f} s", flush=True)
             del arms
-            for name, taken in times.items():
-                median = {part: statistics.median(t[part] for t in taken) for part in ("step", *PARTS)}
+            for name, steps in times.items():
+                median = {part: statistics.median(t[part] for t in steps) for part in ("step", *PARTS)}
                 peak = _peak_memory(name, keys, size, teacher, data, folder)
                 rows.append({"imgsz": size, "arm": name, "s/step": median.pop("step"), **median, "peak GiB": peak})
                 by_name[size, name] = rows[-1]
@@ -170,7 +180,9 @@ def _bars(rows: dict[tuple[int, str], dict[str, Any]], sizes: list[int]) -> list
         share = rows[size, best]["distillers"] / rows[size, best]["s/step"]
         bars += [
             bar(f"{size} px: bf16 engine / Ultralytics' distillation", ratio(best_bf16, native), 0.32, "<="),
-            bar(f"{size} px: fastest engine ({best[15:]}) / Ultralytics' distillation", ratio(best, native), 0.25, "<="),
+            bar(
+                f"{size} px: fastest engine ({best[15:]}) / Ultralytics' distillation", ratio(best, native), 0.25, "<="
+            ),
             bar(f"{size} px: fastest engine / Ultralytics' plain", ratio(best, plain), 1.0 if amx else 1.3, "<="),
             bar(f"{size} px: our plain / Ultralytics' plain", ratio("ours plain", plain), 0.5, "<="),
             bar(f"{size} px: distillers (forward) share of the step", share, 0.2, "<="),
@@ -205,14 +217,24 @@ def _material(keys: dict[str, Any], size: int, folder: Path) -> tuple[str, str]:
 
 def _peak_memory(name: str, keys: dict[str, Any], size: int, teacher: str, data: str, folder: Path) -> float:
     words = [f"memory_of={name}", f"imgsz={size}", f"batch={keys['batch']}", f"student={keys['student']}"]
-    command = [sys.executable, "-m", "benchmarks.step_time", *words, f"teacher={teacher}", f"data={data}", f"folder={folder}"]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.step_time",
+        *words,
+        f"teacher={teacher}",
+        f"data={data}",
+        f"folder={folder}",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])["peak_gib"]
 
 
 def _memory_child(keys: dict[str, Any]) -> int:
     folder = Path(str(keys["folder"])) / "memory"
-    makers = arms_for(str(keys["teacher"]), str(keys["student"]), str(keys["data"]), int(keys["imgsz"]), int(keys["batch"]), folder)
+    makers = arms_for(
+        str(keys["teacher"]), str(keys["student"]), str(keys["data"]), int(keys["imgsz"]), int(keys["batch"]), folder
+    )
     arm = makers[str(keys["memory_of"])]()
     for index in range(2):
         arm.step(index)

@@ -56,7 +56,10 @@ def test_help_and_version(capsys):
         (("train", "teacher=TEACHER", "teacher_engine=tensorrt"), "expected one of auto, torch"),
         (("train", "teacher=TEACHER", "schedule=cosin"), "(did you mean 'cosine'?)"),
         (("train", "teacher=TEACHER", "until=2"), "expected a share of the run"),
-        (("train", "teacher=TEACHER", "student=yolov8q.yaml", "data=DATA"), "student=yolov8q.yaml: no usable model YAML"),
+        (
+            ("train", "teacher=TEACHER", "student=yolov8q.yaml", "data=DATA"),
+            "student=yolov8q.yaml: no usable model YAML",
+        ),
         (("train", "teacher=TEACHER", "student=yolov8n-seg.yaml", "data=DATA"), "is a 'segment' model"),
         (("train", "teacher=TEACHER", "data=gone.yaml"), "data=gone.yaml: no such file"),
         (("train", "teacher=TEACHER", "data=DATA", "epochs=many"), "epochs=many"),
@@ -70,7 +73,9 @@ def test_help_and_version(capsys):
 def test_misuse_is_one_line_and_exit_2(capsys, monkeypatch, tmp_path, pictures, make_checkpoint, args, said):
     monkeypatch.chdir(tmp_path)
     known = {"TEACHER": str(make_checkpoint("yolov8s.yaml", seed=1)), "DATA": str(pictures)}
-    args = tuple(a.replace(k, v) for a in args for k, v in [next(((k, v) for k, v in known.items() if k in a), ("", ""))])
+    args = tuple(
+        a.replace(k, v) for a in args for k, v in [next(((k, v) for k, v in known.items() if k in a), ("", ""))]
+    )
     code, line = run(capsys, *args)
     assert code == 2, line
     assert said in line and len(line.splitlines()) == 1
@@ -142,8 +147,21 @@ def test_debug_shows_the_traceback(capsys):
 @pytest.mark.slow
 def test_main_job_then_val_and_predict(capsys, monkeypatch, tmp_path, pictures, make_checkpoint):
     monkeypatch.chdir(tmp_path)
-    args = [f"teacher={make_checkpoint('yolov8s.yaml', seed=1)}", "student=yolov8n.yaml", f"data={pictures}", "epochs=1"]
-    args += ["imgsz=64", "batch=4", "force=true", "teacher_engine=torch", "cpu_threads=1", f"project={tmp_path}", "name=7"]
+    args = [
+        f"teacher={make_checkpoint('yolov8s.yaml', seed=1)}",
+        "student=yolov8n.yaml",
+        f"data={pictures}",
+        "epochs=1",
+    ]
+    args += [
+        "imgsz=64",
+        "batch=4",
+        "force=true",
+        "teacher_engine=torch",
+        "cpu_threads=1",
+        f"project={tmp_path}",
+        "name=7",
+    ]
     assert main(["train", *args]) == 0
     best = tmp_path / "7" / "weights" / "best.pt"
     assert best.exists() and (tmp_path / "7" / "results.csv").exists() and (tmp_path / "7" / "args.yaml").exists()

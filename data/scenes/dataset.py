@@ -16,6 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import yaml
+from yolo_kd.cfg.home import cache_home
 from yolo_kd.data.scenes.scene import VERSION, check_request, render_scene
 from yolo_kd.data.scenes.traffic import CLASSES
 
@@ -28,8 +29,7 @@ _STORE_QUALITY = 93
 
 def default_root() -> Path:
     """Where the embedded data set lives: $YOLO_KD_HOME/scenes, or ~/.cache/yolo-kd/scenes."""
-    home = os.environ.get("YOLO_KD_HOME")
-    return (Path(home).expanduser() if home else Path.home() / ".cache" / "yolo-kd") / "scenes"
+    return cache_home() / "scenes"
 
 
 def write_dataset(

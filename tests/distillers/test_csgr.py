@@ -69,12 +69,16 @@ def test_two_by_two_by_hand(fake):
     attention, presence = score_attention(logits)
     assert attention[0, 0].tolist() == pytest.approx([1, 0, 0, 0], abs=1e-5) and presence.item() == 0.5
     s, t = torch.tensor([3.0, 9, 9, 9]).view(1, 1, 2, 2), torch.tensor([1.0, 0, 0, 0]).view(1, 1, 2, 2)
-    assert category_semantic_loss(as_feature(s), as_feature(t), attention, presence).item() == pytest.approx(4, abs=1e-4)
+    assert category_semantic_loss(as_feature(s), as_feature(t), attention, presence).item() == pytest.approx(
+        4, abs=1e-4
+    )
     x = torch.tensor([1.0, -1.0, 1.0, 1.0]).view(1, 1, 2, 2)
     e = math.e
     seen = (2 * e - 1 / e) / (2 * e + 1 / e)  # as in test_criss_cross
     assert global_relation(x, tau=1.0)[0, 0, 0, 0].item() == pytest.approx(1 + seen, abs=1e-6)
-    assert global_relation(x, tau=1.0, gamma=0.5, residual=False)[0, 0, 0, 0].item() == pytest.approx(seen / 2, abs=1e-6)
+    assert global_relation(x, tau=1.0, gamma=0.5, residual=False)[0, 0, 0, 0].item() == pytest.approx(
+        seen / 2, abs=1e-6
+    )
 
 
 def test_power_two_keeps_the_attention_on_a_small_object():
@@ -164,7 +168,9 @@ def test_no_class_seen_gives_zero_and_no_nan(fake):
 
 def test_released_form_by_hand_and_its_frozen_teacher_path(fake):
     # Two cells, logits 0 and ln 3: weights 1/4 and 3/4.
-    vectors = class_vectors(torch.tensor([4.0, 8.0]).view(1, 1, 1, 2), torch.tensor([0.0, math.log(3)]).view(1, 1, 1, 2))
+    vectors = class_vectors(
+        torch.tensor([4.0, 8.0]).view(1, 1, 1, 2), torch.tensor([0.0, math.log(3)]).view(1, 1, 1, 2)
+    )
     assert vectors.item() == pytest.approx(7)
     pair = fake.make_pair()
     distiller = pair.build("csgr", form="paper").train()

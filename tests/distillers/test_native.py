@@ -44,9 +44,7 @@ def test_the_term_agrees_with_the_official_code(name, fake):
     loss = item * case.number("batch")
     case.compare("out.loss", loss)
     loss.backward()
-    parameters = {
-        "param." + k.replace("projectors.", "proj", 1): p for k, p in distiller.named_parameters()
-    }
+    parameters = {"param." + k.replace("projectors.", "proj", 1): p for k, p in distiller.named_parameters()}
     case.compare_gradients({**inputs, **parameters})
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-WORKER = '''
+WORKER = """
 import sys
 import torch
 from torch import distributed as dist
@@ -56,7 +56,7 @@ if rank == 0:
     torch.save({"model": named, "adapters": [p.grad for p in adapters], "items": items}, out)
 if world > 1:
     dist.destroy_process_group()
-'''
+"""
 
 
 def spawn(path: Path, teacher: Path, world: int, copies: int, out: Path, port: int) -> dict:

@@ -47,7 +47,9 @@ class TestStudentIsPlain:
         stock = DetectionModel("yolov8n.yaml", nc=3, verbose=False)
         model = ultra.unwrap_model(distilled.model)
         assert type(model) is DetectionModel
-        assert {k: v.shape for k, v in model.state_dict().items()} == {k: v.shape for k, v in stock.state_dict().items()}
+        assert {k: v.shape for k, v in model.state_dict().items()} == {
+            k: v.shape for k, v in stock.state_dict().items()
+        }
         hooks = [m for m in model.modules() if m._forward_hooks or m._forward_pre_hooks]
         assert hooks == []
 
@@ -175,7 +177,11 @@ class TestTermsAreReal:
                 distiller.forward = lambda s, t, y: {"pkd": s.feats[0].sum() * 0}
 
         with pytest.raises(GateError, match="pkd_loss=0 on the first batch"):
-            train(Dead, teacher=str(make_checkpoint("yolov8s.yaml", seed=1)), **{**PKD, "teacher_floor": 0.0, "force": False})
+            train(
+                Dead,
+                teacher=str(make_checkpoint("yolov8s.yaml", seed=1)),
+                **{**PKD, "teacher_floor": 0.0, "force": False},
+            )
 
     def test_detached_term_is_refused(self, train, make_checkpoint):
         class Detached(DistillationTrainer):
@@ -186,7 +192,11 @@ class TestTermsAreReal:
                 distiller.forward = lambda s, t, y: {"pkd": weight.square().sum()}
 
         with pytest.raises(GateError, match="does not reach the student's neck"):
-            train(Detached, teacher=str(make_checkpoint("yolov8s.yaml", seed=1)), **{**PKD, "teacher_floor": 0.0, "force": False})
+            train(
+                Detached,
+                teacher=str(make_checkpoint("yolov8s.yaml", seed=1)),
+                **{**PKD, "teacher_floor": 0.0, "force": False},
+            )
 
     def test_terms_are_float32_and_outside_autocast(self, train, make_checkpoint):
         seen: list = []

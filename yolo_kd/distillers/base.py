@@ -84,6 +84,7 @@ class HeadOutput:
 class ClassMap:
     """Which student class is which teacher class; both index tensors have one entry per shared name.
 
+    >>> import torch
     >>> ClassMap(torch.tensor([0, 2]), torch.tensor([5, 1])).shared
     2
     """

@@ -174,6 +174,7 @@ class MAR(Distiller):
 
     terms = ("mask", "relation")
     acts_on: ClassVar[Mapping[str, str]] = {"mask": "neck", "relation": "towers"}
+    columns: ClassVar[Mapping[str, str]] = {"relation": "rel_loss"}  # ten letters fit the progress line
     needs_towers = True
 
     def __init__(

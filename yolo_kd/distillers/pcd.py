@@ -102,6 +102,10 @@ class PCD(Distiller):
 
     terms = ("cls", "loc")
     acts_on: ClassVar[Mapping[str, str]] = {"cls": "scores", "loc": "boxes"}
+    columns: ClassVar[Mapping[str, str]] = {
+        "cls": "kdcls_loss",
+        "loc": "kdloc_loss",
+    }  # cls_loss is the detection loss's
 
     def __init__(
         self,

@@ -23,6 +23,7 @@ from yolo_kd.engine.teacher import Teacher
 from yolo_kd.engine.terms import Method, Term
 from yolo_kd.errors import GateError, YoloKDError
 
+MEASURED_BATCHES = 3  # per epoch, for the log; one batch alone scatters by a factor of two
 MAX_BAD_STEPS = 10  # consecutive steps with a term that is not finite; a GradScaler recovers from fewer
 
 
@@ -62,7 +63,7 @@ class DistillationCriterion:
         self.step = 0
         self.bad_steps = 0
         self.checked = False
-        self.measure_next = True
+        self.to_measure = MEASURED_BATCHES
         self.factor = self.schedule.factor(0.0, False)
         self.warm = False
         self.calibrated_batches = 0
@@ -95,7 +96,9 @@ class DistillationCriterion:
         before, self.factor = self.factor, self.schedule.factor(progress, mosaic_closed)
         if self.terms and before > 0.0 and self.factor == 0.0:
             self.log("distillation is off from this epoch on (schedule); the teacher no longer runs")
-        self.warm, self.measure_next = warm, True
+        self.warm, self.to_measure = warm, MEASURED_BATCHES
+        for term in self.terms:
+            term.epoch_ratios.clear()
 
     def update(self) -> None:
         """Ultralytics calls this at the end of an epoch; dual heads shift weight between their branches."""
@@ -168,7 +171,7 @@ class DistillationCriterion:
     def _measure(self, values: dict[str, Tensor], detection: Tensor, entry: dict[str, tuple[Tensor, ...]]) -> None:
         """Gradient norms of terms and detection loss where each term acts: for auto gains, and for the log."""
         calibrating = self.warm and not all(t.fixed for t in self.terms)
-        if not (self.measure_next or calibrating) or not detection.requires_grad:
+        if not (self.to_measure or calibrating) or not detection.requires_grad:
             return
         if calibrating and self.calibrated_batches == 0:
             for term in self.terms:
@@ -187,8 +190,7 @@ class DistillationCriterion:
                     "Take the term out of the recipe, or use force=true"
                 )
             term.observe(norm, wanted)
-            term.last_share = term.gain * self.factor * norm / wanted if wanted > 0 else float("nan")
-        self.measure_next = False
+        self.to_measure = max(self.to_measure - 1, 0)
         if calibrating:
             self.calibrated_batches += 1
             if self.calibrated_batches >= self.calibrate_batches:

@@ -7,6 +7,7 @@ would cost as much disk as the net.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -89,8 +90,9 @@ class IRCache:
         except (OSError, RuntimeError) as error:
             self.log(f"teacher engine cache: could not write to {self.folder} ({' '.join(str(error).split())[:120]})")
         finally:
-            for suffix in (".bin", ".xml", ".json"):
-                self._path(temporary, suffix).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # where nothing could be written, nothing is left
+                for suffix in (".bin", ".xml", ".json"):
+                    self._path(temporary, suffix).unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import distributed as dist
 
 from yolo_kd import distillers
+from yolo_kd.cfg.home import cache_home
 from yolo_kd.distillers.base import ClassMap, Targets
 from yolo_kd.engine import classes as class_lists
-from yolo_kd.engine import preflight, ultra
+from yolo_kd.engine import preflight, selection, ultra
 from yolo_kd.engine.heads import common_levels, cut_spec
 from yolo_kd.engine.rng import preserved_rng
 from yolo_kd.engine.samples import sample_batches
@@ -87,11 +88,18 @@ class Distillation:
         return {"teacher": str(self.teacher.path), "teacher_sha256": self.teacher.sha256, "maps": maps}
 
     def _choose_engine(self, trainer: Any, report: dict[str, Any]) -> None:
-        dtype = half_precision(trainer.device)
-        engine = TorchEngine(self.teacher.net, trainer.device, dtype, trainer.kd.teacher_compile)
-        self.teacher.use(f"torch-{str(dtype).removeprefix('torch.')}", engine)
-        report["engine"] = self.teacher.engine_name
-        trainer.log(f"teacher runs on {self.teacher.engine_name}")
+        """The first rank measures; the others build what it chose, because timings differ."""
+        kd, cache = trainer.kd, cache_home()
+        count = selection.batches_needed(kd, max(trainer.batch_size // max(trainer.world_size, 1), 1))
+        batches = [batch["img"] for batch in sample_batches(trainer, count)]
+        name, engine = "", None
+        if ultra.RANK in {-1, 0}:
+            choice = selection.choose(self.teacher, kd, batches, cache, trainer.log)
+            name, engine = choice.name, choice.engine
+            report["engine"], report["engines"] = name, [asdict(row) for row in choice.rows]
+        name = ultra.from_first_rank(name)
+        self.teacher.use(name, engine or selection.build(name, self.teacher, kd, batches, cache, trainer.log))
+        trainer.log(f"teacher runs on {name}")
 
     def _fit(self, trainer: Any) -> None:
         """Let distillers that need it learn from the teacher's outputs on training batches first."""

@@ -40,7 +40,7 @@ class Term:
     gain: float = 0.0
     fixed: bool = True
     ratios: list[float] = field(default_factory=list)
-    last_share: float = float("nan")
+    epoch_ratios: list[float] = field(default_factory=list)
 
     @property
     def key(self) -> str:
@@ -52,9 +52,18 @@ class Term:
         """Whether the term is only measured: a gain of 0."""
         return self.fixed and self.gain == 0.0
 
+    def share_at(self, factor: float) -> float:
+        """This epoch's median ratio of the weighted term's gradient to the detection loss's; nan if none was seen."""
+        if factor == 0.0:
+            return 0.0
+        return self.gain * factor / median(self.epoch_ratios) if self.epoch_ratios else float("nan")
+
     def observe(self, term_norm: float, detection_norm: float) -> None:
         """Note one batch's gradient norms at gain 1; a provisional auto gain follows their median."""
-        if self.fixed or term_norm <= 0.0:
+        if term_norm <= 0.0:
+            return
+        self.epoch_ratios.append(detection_norm / term_norm)
+        if self.fixed:
             return
         self.ratios.append(detection_norm / term_norm)
         assert self.share is not None

@@ -45,6 +45,9 @@ class DistillationTrainer(ultra.DetectionTrainer):
         GateError: The pre-flight refuses the teacher, or a term is 0 on the first batch.
     """
 
+    model: Any
+    optimizer: Any
+
     def __init__(
         self, cfg: Any = ultra.DEFAULT_CFG, overrides: dict[str, Any] | None = None, _callbacks: dict | None = None
     ) -> None:
@@ -154,7 +157,7 @@ class DistillationTrainer(ultra.DetectionTrainer):
         """Log each term's share of the gradient, and write gains that have just been fixed."""
         assert self.criterion is not None
         if self.criterion.terms and self.criterion.factor > 0:
-            shares = ", ".join(f"{t.key} {t.last_share:.3g}" for t in self.criterion.terms)
+            shares = ", ".join(f"{t.key} {t.share_at(self.criterion.factor):.3g}" for t in self.criterion.terms)
             self.log(f"gradient shares of the detection loss: {shares}")
             self._write_settings()
 
@@ -184,9 +187,10 @@ class DistillationTrainer(ultra.DetectionTrainer):
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
         """As in Ultralytics, with gain and gradient share of each term."""
-        for term in self.criterion.terms if self.criterion is not None else ():
-            metrics[f"gain/{term.key}"] = term.gain
-            metrics[f"share/{term.key}"] = term.last_share
+        if self.criterion is not None:
+            for term in self.criterion.terms:
+                metrics[f"gain/{term.key}"] = term.gain
+                metrics[f"share/{term.key}"] = term.share_at(self.criterion.factor)
         super().save_metrics(metrics)
 
     # -- checkpoints and other processes -------------------------------------------------------------------------------

@@ -50,7 +50,9 @@ class Progress:
         spent = time.monotonic() - self.start
         left = f", about {spent / self.done * (1 - self.done) / 60:.0f} min left" if self.done > 0.1 else ""
         number = list(self.shares).index(part) + 1
-        ultra.LOGGER.info(f"\nyolo-kd demo: part {number} of {len(self.shares)}: {part} ({spent / 60:.1f} min so far{left})")
+        ultra.LOGGER.info(
+            f"\nyolo-kd demo: part {number} of {len(self.shares)}: {part} ({spent / 60:.1f} min so far{left})"
+        )
 
     def end(self, part: str) -> None:
         """Note that a part is done."""
@@ -62,12 +64,16 @@ def main(settings: dict[str, Any]) -> int:
     settings = {k: v for k, v in settings.items() if k != "debug"}
     for key, value in settings.items():
         if key not in DEFAULTS:
-            raise MisuseError(f"{key}={value}: unknown key{did_you_mean(key, DEFAULTS)}; yolo-kd demo --help lists them")
+            raise MisuseError(
+                f"{key}={value}: unknown key{did_you_mean(key, DEFAULTS)}; yolo-kd demo --help lists them"
+            )
         if isinstance(DEFAULTS[key], int) and (not isinstance(value, int) or value < 0):
             raise MisuseError(f"{key}={value}: expected a whole number, e.g. {key}={DEFAULTS[key]}")
     keys = {**DEFAULTS, **settings}
     out = Path(keys["out"]).resolve()
-    progress = Progress({"render scenes": 0.05, "teacher": 0.5, "plain student": 0.17, "distilled student": 0.25, "table": 0.03})
+    progress = Progress(
+        {"render scenes": 0.05, "teacher": 0.5, "plain student": 0.17, "distilled student": 0.25, "table": 0.03}
+    )
 
     progress.begin("render scenes")
     data = _render(out, keys)
@@ -85,14 +91,18 @@ def main(settings: dict[str, Any]) -> int:
         start = time.monotonic()
         name = part.split()[0]
         distill(student=model, data=data, **_common(keys, out, name), **extra)
-        rows.append(_row(part, out / name / "weights" / "best.pt", data, keys, time.monotonic() - start, extra["epochs"]))
+        rows.append(
+            _row(part, out / name / "weights" / "best.pt", data, keys, time.monotonic() - start, extra["epochs"])
+        )
         progress.end(part)
 
     progress.begin("table")
     picture = _picture(out, data, rows)
     (out / "demo.json").write_text(json.dumps(rows, indent=2) + "\n")
     ultra.LOGGER.info("\n" + _table(rows))
-    ultra.LOGGER.info(f"one seed, one small budget: an illustration, not evidence (that is docs/results.md)\npicture: {picture}")
+    ultra.LOGGER.info(
+        f"one seed, one small budget: an illustration, not evidence (that is docs/results.md)\npicture: {picture}"
+    )
     return 0
 
 
@@ -131,7 +141,9 @@ def _common(keys: dict[str, Any], out: Path, name: str) -> dict[str, Any]:
 
 def _row(part: str, best: Path, data: Path, keys: dict[str, Any], seconds: float, epochs: int) -> dict[str, Any]:
     model = ultra.YOLO(best)
-    metrics = model.val(data=str(data), imgsz=keys["imgsz"], plots=False, verbose=False, project=str(best.parents[1]), name="val")
+    metrics = model.val(
+        data=str(data), imgsz=keys["imgsz"], plots=False, verbose=False, project=str(best.parents[1]), name="val"
+    )
     parameters, gflops = ultra.size_of(model.model, keys["imgsz"])
     found = {name: float(metrics.results_dict[key]) for name, key in METRICS.items()}
     return {
@@ -157,7 +169,10 @@ def _picture(out: Path, data: Path, rows: list[dict[str, Any]]) -> Path:
 
     images = sorted((data.parent / "images" / "val").glob("*.jpg"))[:3]
     columns = [[_labelled(path) for path in images]]
-    columns += [[ultra.YOLO(r["weights"])(path, verbose=False, conf=0.3)[0].plot(line_width=1, labels=False) for path in images] for r in rows]
+    columns += [
+        [ultra.YOLO(r["weights"])(path, verbose=False, conf=0.3)[0].plot(line_width=1, labels=False) for path in images]
+        for r in rows
+    ]
     titles = ["labels", *(f"{r['model']}  {r['mAP50-95']:.3f}" for r in rows)]
     side = 320
     canvas = np.full((26 + side * len(images), side * len(columns), 3), 255, np.uint8)

@@ -160,7 +160,9 @@ def test_terms_and_gradients_stay_finite(name, args, case, fake):
             "large": lambda x: x * 100 + 1000,
         }.get(case, lambda x: x)
         pair.student = fake.map_tensors(pair.student, change, grad=True)
-        pair.teacher = fake.map_tensors(pair.teacher, (lambda x: -change(x)) if case == "opposite" else change)
+        pair.teacher = fake.map_tensors(
+            pair.teacher, (lambda x, change=change: -change(x)) if case == "opposite" else change
+        )
         distiller = pair.build(name, **args)
         terms = pair.run(distiller)
         assert set(terms) == set(distiller.terms)

@@ -12,9 +12,9 @@ from torch import Tensor
 from yolo_kd.distillers.base import HeadOutput
 
 # A cell counts where the teacher says something. Over all cells and classes the largest difference of any probability
-# is an extreme value of millions: bf16 shows .17, .12 and .55 on YOLOv8-n, 11-n and 26-n (32 pictures at 384 px), so a
-# limit on it refuses bf16 before it tells a noisy engine. The 99th percentile of these cells is .04, .03, .06 for
-# bf16 and .26, .23, .30 for plain INT8.
+# is an extreme value of millions: bf16 shows .17, .12 and .55 on YOLOv8-n, 11-n and 26-n (16 pictures and 16 mosaics at
+# 384 px), so a limit on it refuses bf16 before it tells a noisy engine. The 99th percentile of these cells is .04, .03,
+# .06 for bf16 and .26, .23, .30 for plain INT8.
 CONFIDENT = 0.05
 MIN_CELLS = 100
 QUANTILE = 0.99

@@ -75,7 +75,7 @@ class TorchEngine:
 
     def __init__(self, net: TeacherNet, device: torch.device, dtype: torch.dtype, compiled: bool = False) -> None:
         self.dtype = dtype
-        self.net = deepcopy(net).to(device=device, dtype=dtype, memory_format=torch.channels_last)
+        self.net = deepcopy(net).to(device=device, dtype=dtype).to(memory_format=torch.channels_last)
         self.run = torch.compile(self.net) if compiled else self.net
 
     def __call__(self, img: Tensor) -> Sequence[Tensor]:

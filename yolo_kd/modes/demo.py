@@ -189,7 +189,7 @@ def _labelled(image: Path) -> Any:
     """The picture with its labels drawn in the colours that Ultralytics gives the classes."""
     import cv2
 
-    picture = cv2.imread(str(image))
+    picture: Any = cv2.imread(str(image))
     height, width = picture.shape[:2]
     label = image.parents[2] / "labels" / image.parent.name / f"{image.stem}.txt"
     for line in label.read_text().splitlines():

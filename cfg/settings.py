@@ -49,8 +49,8 @@ class DistillSettings:
     teacher_every: int = 1
     teacher_compile: bool = False
     teacher_floor: float = 0.05
-    max_feature_error: float = 0.05
-    max_score_error: float = 0.1
+    max_feature_error: float = 0.06
+    max_score_error: float = 0.15
     calibration_images: int = 64
     calibrate_batches: int = 8
     cpu_threads: int | None = None

@@ -32,7 +32,7 @@ student = DetectionModel("yolov8n.yaml", nc=3, verbose=False)
 student.args = get_cfg()
 student.names = {0: "car", 1: "truck", 2: "person"}
 teacher = Teacher(teacher_path, torch.device("cpu"))
-recipe = Recipe("test", {"pkd": {"pkd": 1.0}, "pcd": {"cls": 1.0, "loc": 1.0}})
+recipe = Recipe("test", {"csgr": {"cs": 1.0, "gr": 1.0}, "pcd": {"cls": 1.0, "loc": 1.0}})
 methods = build_methods(recipe, ultra.head_spec(student), teacher.spec, match(student.names, teacher.names), print)
 criterion = DistillationCriterion(student.init_criterion(), student, teacher, methods, force=True)
 student.train()
@@ -40,8 +40,10 @@ wrapped = torch.nn.parallel.DistributedDataParallel(student, find_unused_paramet
 student.criterion = criterion
 generator = torch.Generator().manual_seed(1)
 img = torch.rand(2, 3, 64, 64, generator=generator)
-cls, box = torch.tensor([[0.0], [1.0]]), torch.tensor([[0.4, 0.5, 0.5, 0.4], [0.6, 0.5, 0.4, 0.6]])
-index = torch.tensor([0.0, 1.0])
+# Boxes as large as the picture: the target scores then sum to more than 1, below which Ultralytics' loss is clamped
+# and does not scale with the batch.
+cls, index = torch.tensor([[0.0], [1.0], [2.0]] * 2), torch.tensor([0.0] * 3 + [1.0] * 3)
+box = torch.tensor([[0.5, 0.5, 0.98, 0.98], [0.48, 0.5, 0.9, 0.96], [0.5, 0.52, 0.96, 0.9]] * 2)
 copies = 1 if world > 1 else int(sys.argv[6])
 batch = {
     "img": img.repeat(copies, 1, 1, 1), "cls": cls.repeat(copies, 1), "bboxes": box.repeat(copies, 1),
@@ -78,7 +80,8 @@ def test_two_ranks_give_the_gradients_of_the_joined_batch(tmp_path, make_checkpo
     teacher = make_checkpoint("yolov8s.yaml", seed=1)
     one = spawn(path, teacher, 1, 2, tmp_path / "one.pt", port)
     two = spawn(path, teacher, 2, 1, tmp_path / "two.pt", port)
-    assert one["items"].keys() == two["items"].keys() >= {"pkd_loss", "kdcls_loss", "kdloc_loss"}
+    assert one["items"].keys() == two["items"].keys() >= {"cs_loss", "gr_loss", "kdcls_loss", "kdloc_loss"}
+    assert all(float(v) == pytest.approx(float(one["items"][k]), rel=1e-3) for k, v in two["items"].items())
     assert one["model"].keys() == two["model"].keys() and one["adapters"]
     for name, wanted in [*one["model"].items(), *((f"adapter {i}", g) for i, g in enumerate(one["adapters"]))]:
         found = two["model"][name] if name in two["model"] else two["adapters"][int(name.split()[1])]

@@ -163,13 +163,20 @@ def _load(source: str, trust: bool) -> nn.Module:
         Exception
     ) as error:  # Ultralytics raises TypeError, RuntimeError, KeyError, ... for the same three conditions
         text = " ".join(str(error).split())
-        if "outside the supported Ultralytics checkpoint format" in text:
+        if "outside the supported Ultralytics checkpoint format" in text and _is_pickle(Path(source)):
             raise _UnsafeError(text) from error
         if not existed and not Path(source).exists():
             raise _OfflineError(text[:120] or type(error).__name__) from error
         raise _DamagedError(f"{type(error).__name__}: {text[:120]}") from error
     finally:
         tasks.SAFE_LOAD = before
+
+
+def _is_pickle(path: Path) -> bool:
+    """Whether a file could be a checkpoint at all: a zip archive of torch.save, or a bare pickle of old."""
+    with path.open("rb") as file:
+        head = file.read(2)
+    return head == b"PK" or head[:1] == b"\x80"
 
 
 def fuse_for_teaching(model: DetectionModel) -> DetectionModel:

@@ -180,3 +180,17 @@ def test_distill_from_python_returns_metrics(tmp_path, pictures, make_checkpoint
         batch=4, force=True, teacher_engine="torch", project=str(tmp_path), plots=False, cpu_threads=1, **{"csgr.tau": 0.2},
     )  # fmt: skip
     assert type(metrics).__name__ == "DetMetrics" and "metrics/mAP50-95(B)" in metrics.results_dict
+
+
+@pytest.mark.slow
+def test_demo_compares_three_models(capsys, monkeypatch, tmp_path):
+    import json
+
+    monkeypatch.chdir(tmp_path)
+    keys = ["images=16", "imgsz=64", "teacher=yolov8n.yaml", "teacher_epochs=1", "epochs=1", "force=true"]
+    assert main(["demo", "out=demo", *keys]) == 0
+    rows = json.loads((tmp_path / "demo" / "demo.json").read_text())
+    assert [r["model"] for r in rows] == ["teacher", "plain student", "distilled student"]
+    assert all(r["parameters"] > 3e6 and r["GFLOPs"] > 0 and 0 <= r["mAP50-95"] <= r["mAP50"] <= 1 for r in rows)
+    assert (tmp_path / "demo" / "demo.png").exists() and (tmp_path / "demo" / "traffic.mp4").exists()
+    assert main(["demo", "imags=3"]) == 2 and "did you mean 'images'" in capsys.readouterr().err

@@ -25,7 +25,8 @@ def sample_batches(trainer: Any, count: int) -> Iterator[dict[str, Tensor]]:
     size = max(trainer.batch_size // max(trainer.world_size, 1), 1)
     for index in range(count):
         picks = [int(order[(index * size + i) % len(order)]) for i in range(size)]
-        with preserved_rng(SAMPLE_SEED + index):
+        # one size for all, so that they can be compared and calibrated on; multi-scale comes on top of it in training
+        with ultra.override_configs(trainer.args, {"multi_scale": 0.0}), preserved_rng(SAMPLE_SEED + index):
             batch = dataset.collate_fn([dataset[i] for i in picks])
             batch = ultra.DetectionTrainer.preprocess_batch(trainer, batch)
         yield batch

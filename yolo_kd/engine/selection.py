@@ -184,11 +184,11 @@ def _measure(
         except Exception as error:  # whatever a runtime raises is a reason in the table, not the end of the run
             reason = str(error) if isinstance(error, YoloKDError) else f"{type(error).__name__}: {error}"
             troubles[name] = " ".join(reason.split())[:200]
-    times = _milliseconds({name: partial(run, engine, batches[0]) for name, engine in engines.items()}, batches[0])
+    times = time_runs({name: partial(run, engine, batches[0]) for name, engine in engines.items()}, batches[0])
     return [Row(n, agreements.get(n), times.get(n), troubles.get(n, "")) for n in names], engines
 
 
-def _milliseconds(runs: Mapping[str, Callable[[], object]], img: Tensor) -> dict[str, float]:
+def time_runs(runs: Mapping[str, Callable[[], object]], img: Tensor) -> dict[str, float]:
     """Median time per image of each run, taken in turns: what else the machine does then meets all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(TIMED_RUNS):

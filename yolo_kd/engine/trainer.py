@@ -126,6 +126,8 @@ class DistillationTrainer(ultra.DetectionTrainer):
         if self.cpu_bf16:
             self.amp = True
         model = ultra.unwrap_model(self.model)
+        if ultra.distils_natively(model):
+            return
         base = getattr(model, "criterion", None) or model.init_criterion()
         if self.distillation is None:
             self.criterion = DistillationCriterion(base, model)

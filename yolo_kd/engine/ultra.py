@@ -19,6 +19,7 @@ from ultralytics import YOLO
 from ultralytics.cfg import DEFAULT_CFG_DICT
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn import tasks
+from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.nn.modules.head import Detect, v10Detect
 from ultralytics.nn.tasks import DetectionModel, guess_model_task, load_checkpoint
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK, ROOT, TQDM, YAML, colorstr
@@ -265,6 +266,11 @@ def backbone_taps(model: nn.Module) -> list[nn.Module]:
         sources = [layer.f] if isinstance(layer.f, int) else layer.f
         read |= {source if source >= 0 else layer.i + source for source in sources}
     return [net.model[i] for i in sorted(read) if i < size]
+
+
+def distils_natively(model: nn.Module) -> bool:
+    """Whether Ultralytics' own distill_model= wraps this model; its loss is then not ours to replace."""
+    return isinstance(unwrap_model(model), DistillationModel)
 
 
 def branch_weights(criterion: Any) -> dict[str, float]:

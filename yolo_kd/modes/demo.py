@@ -27,6 +27,7 @@ DEFAULTS: dict[str, Any] = {
     "epochs": 14,
     "seed": 0,
     "distill": "csgr_lqe",
+    "force": False,
 }
 VAL_IMAGES = 120
 METRICS = {"mAP50": "metrics/mAP50(B)", "mAP50-95": "metrics/mAP50-95(B)"}
@@ -67,7 +68,7 @@ def main(settings: dict[str, Any]) -> int:
             raise MisuseError(
                 f"{key}={value}: unknown key{did_you_mean(key, DEFAULTS)}; yolo-kd demo --help lists them"
             )
-        if isinstance(DEFAULTS[key], int) and (not isinstance(value, int) or value < 0):
+        if type(DEFAULTS[key]) is int and (not isinstance(value, int) or value < 0):
             raise MisuseError(f"{key}={value}: expected a whole number, e.g. {key}={DEFAULTS[key]}")
     keys = {**DEFAULTS, **settings}
     out = Path(keys["out"]).resolve()
@@ -85,7 +86,11 @@ def main(settings: dict[str, Any]) -> int:
     for part, model, extra in (
         ("teacher", keys["teacher"], {"distill": "none", "epochs": keys["teacher_epochs"], "lr0": 0.002}),
         ("plain student", keys["student"], {"distill": "none", **budget}),
-        ("distilled student", keys["student"], {"teacher": str(teacher), "distill": keys["distill"], **budget}),
+        (
+            "distilled student",
+            keys["student"],
+            {"teacher": str(teacher), "distill": keys["distill"], "force": keys["force"], **budget},
+        ),
     ):
         progress.begin(part)
         start = time.monotonic()
@@ -194,6 +199,6 @@ def _labelled(image: Path) -> Any:
     label = image.parents[2] / "labels" / image.parent.name / f"{image.stem}.txt"
     for line in label.read_text().splitlines():
         kind, x, y, w, h = (float(v) for v in line.split())
-        corners = [(round((x + s * w / 2) * width), round((y + s * h / 2) * height)) for s in (-1, 1)]
-        cv2.rectangle(picture, *corners, ultra.class_colour(int(kind)), 1)
+        low, high = ((round((x + s * w / 2) * width), round((y + s * h / 2) * height)) for s in (-1, 1))
+        cv2.rectangle(picture, low, high, ultra.class_colour(int(kind)), 1)
     return picture

@@ -1,0 +1,173 @@
+"""What each engine costs the teacher: time, agreement, its mAP, and the student that it makes.
+
+    python -m benchmarks.teacher_engine teacher=best.pt data=hituav/data_scene.yaml out=runs/engines \\
+        coco_teacher=yolov8n.pt coco_data=coco128/data.yaml
+
+mAP is Ultralytics' on the val split, with square letterboxed images so that every engine sees one shape. The students
+are short runs with fixed seeds; they say whether an engine's noise hurts, not how good a student can be. Paths may lie
+outside; data sets are copied, because Ultralytics writes caches next to labels.
+"""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import statistics
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from benchmarks.machine import quiet
+from benchmarks.result import bar, command_line, write
+from yolo_kd.cli import parse
+from yolo_kd.distillers.base import HeadOutput
+from yolo_kd.engine.trainer import DistillationTrainer
+
+ENGINES = ("torch-fp32", "torch-bf16", "openvino-bf16", "openvino-int8", "openvino-int8-all")
+METRIC = "metrics/mAP50-95(B)"
+DEFAULTS: dict[str, Any] = {
+    "teacher": None,
+    "data": None,
+    "coco_teacher": None,
+    "coco_data": None,
+    "out": "runs/engines",
+    "imgsz": 320,
+    "coco_imgsz": 640,
+    "batch": 16,
+    "student": "yolov8n.yaml",
+    "epochs": 4,
+    "seeds": "0,1",
+    "students": "openvino-bf16,openvino-int8",
+}
+
+
+class SquareTrainer(DistillationTrainer):
+    """Validates on square images: one static shape for every engine."""
+
+    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
+        """As in Ultralytics, without rectangular batches."""
+        from ultralytics.data import build_yolo_dataset
+
+        return build_yolo_dataset(self.args, img_path, batch, self.data, mode=mode, rect=False, stride=self.stride)
+
+
+def main() -> int:
+    """Measure, print, write."""
+    keys = {**DEFAULTS, **parse(sys.argv[1:])}
+    pairs = [
+        ("", keys["teacher"], keys["data"], keys["imgsz"]),
+        ("coco ", keys["coco_teacher"], keys["coco_data"], keys["coco_imgsz"]),
+    ]
+    pairs = [p for p in pairs if p[1] and p[2]]
+    if not pairs:
+        print(
+            "teacher_engine: expected teacher=<.pt> data=<yaml>, coco_teacher=<.pt> coco_data=<yaml>, or both",
+            file=sys.stderr,
+        )
+        return 2
+    notes = quiet()
+    out = Path(keys["out"]).resolve()
+    rows, bars = [], []
+    for label, teacher, data, imgsz in pairs:
+        local = _copy(Path(data).resolve(), out)
+        measured = _engines(Path(teacher).resolve(), local, int(imgsz), int(keys["batch"]), out)
+        for row in measured:
+            rows.append({"data": Path(data).parent.name, **row})
+        exact = next(r for r in measured if r["engine"] == "torch-fp32")["mAP50-95"]
+        for row in measured:
+            if row["mAP50-95"] is not None and row["engine"] in ("torch-bf16", "openvino-bf16", "openvino-int8"):
+                limit = 0.01 if "int8" in row["engine"] else 0.002
+                bars.append(
+                    bar(f"{label}{row['engine']} costs the teacher mAP50-95", exact - row["mAP50-95"], limit, "<=")
+                )
+    if keys["teacher"] and keys["data"]:
+        students = _students(keys, out)
+        for row in rows:
+            if row["data"] == Path(keys["data"]).parent.name and row["engine"] in students:
+                row["student mAP50-95 by seed"] = ", ".join(f"{v:.4f}" for v in students[row["engine"]])
+        if {"openvino-bf16", "openvino-int8"} <= set(students):
+            bf16, int8 = students["openvino-bf16"], students["openvino-int8"]
+            spread = max(bf16) - min(bf16)
+            lost = statistics.mean(bf16) - statistics.mean(int8)
+            bars.append(bar("INT8's student behind bf16's, against the spread of bf16's seeds", lost, spread, "<="))
+    write("teacher_engine", command_line(), rows, bars, notes=notes)
+    return 0
+
+
+def _engines(teacher: Path, data: Path, imgsz: int, batch: int, out: Path) -> list[dict[str, Any]]:
+    from yolo_kd.cfg.home import cache_home
+
+    from yolo_kd.engine import selection
+    from yolo_kd.engine.agreement import compare
+    from yolo_kd.engine.evaluation import evaluate
+    from yolo_kd.engine.samples import sample_batches
+
+    trainer = SquareTrainer(
+        overrides={
+            "model": "yolov8n.yaml", "data": str(data), "imgsz": imgsz, "batch": batch, "teacher": str(teacher), "distill": "pkd",
+            "force": True, "teacher_engine": "torch", "project": str(out / "probe"), "exist_ok": True, "plots": False,
+            "verbose": False,
+        }
+    )  # fmt: skip
+    trainer._setup_train()
+    assert trainer.distillation is not None
+    found, shared, exact = trainer.distillation.teacher, trainer.distillation.shared, None
+
+    def raw(img: Tensor) -> HeadOutput:
+        return found.net.unflatten(list(found.engine(img)))
+
+    batches = [b["img"] for b in sample_batches(trainer, selection.batches_needed(trainer.kd, batch))]
+    rows = []
+    for name in ENGINES:
+        engine = selection.build(name, found, trainer.kd, batches, cache_home(), trainer.log)
+        found.use(name, engine)
+        outputs = [found(img) for img in batches[: selection.CHECK_BATCHES]]
+        exact = exact or outputs
+        agreement = compare(exact, outputs)
+        ms = selection.time_runs({name: partial(engine, batches[0])}, batches[0])[name]
+        maps = evaluate(trainer, raw, found.full_spec, shared, name)
+        row: dict[str, Any] = {"engine": name, "ms/image": ms}
+        row.update({f"P{3 + i} error": e for i, e in enumerate(agreement.features)})
+        rows.append({**row, "score error": agreement.score, "mAP50-95": maps["mAP50-95"] if maps else None})
+    return rows
+
+
+def _students(keys: dict[str, Any], out: Path) -> dict[str, list[float]]:
+    """Best val mAP50-95 of a short run per engine and seed; finished runs are kept."""
+    data = _copy(Path(keys["data"]).resolve(), out)
+    found: dict[str, list[float]] = {}
+    for seed in [int(s) for s in str(keys["seeds"]).strip("()[]").split(",")]:
+        for engine in str(keys["students"]).split(","):
+            run = out / f"student-{engine}-s{seed}"
+            if not (run / "weights" / "best.pt").exists():
+                print(f"student of {engine}, seed {seed}", flush=True)
+                words = [
+                    f"teacher={Path(keys['teacher']).resolve()}", f"student={keys['student']}", f"data={data}",
+                    f"imgsz={keys['imgsz']}", f"batch={keys['batch']}", f"nbs={keys['batch']}", f"epochs={keys['epochs']}",
+                    "optimizer=AdamW", "lr0=0.002", f"seed={seed}", "cache=ram", "plots=False", "exist_ok=True",
+                    f"teacher_engine={engine}", "force=true", f"project={out}", f"name={run.name}",
+                ]  # fmt: skip
+                with run.with_suffix(".log").open("w") as log:
+                    command = [sys.executable, "-m", "yolo_kd.cli", "train", *words]
+                    subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=True)
+            with (run / "results.csv").open() as file:
+                found.setdefault(engine, []).append(max(float(r[METRIC]) for r in csv.DictReader(file)))
+    return found
+
+
+def _copy(data: Path, out: Path) -> Path:
+    target = out / "data" / data.parent.name
+    if not target.exists():
+        part = target.with_name(target.name + ".part")
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(data.parent, part)
+        part.rename(target)
+    return target / data.name
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""Gains: numbers, calibrated shares, and terms that cannot apply."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from yolo_kd.cfg.settings import Recipe
+
+from yolo_kd.distillers.base import ClassMap, HeadSpec
+from yolo_kd.distillers.pkd import PKD
+from yolo_kd.engine.terms import Term, build_methods, make_term
+from yolo_kd.errors import MisuseError
+
+SPEC = HeadSpec((8, 8), (8, 16), 16, 2, (8, 8))
+ONE = ClassMap(torch.tensor([0]), torch.tensor([0]))
+
+
+def test_auto_gain_makes_the_gradient_the_wanted_share():
+    term = make_term(PKD, "pkd", "pkd", "auto:0.5")
+    for term_norm, detection_norm in [(2.0, 8.0), (1.0, 6.0), (1.0, 5.0)]:
+        term.observe(term_norm, detection_norm)
+    assert term.gain == pytest.approx(0.5 * 5.0)  # the median ratio
+    assert term.share_at(1.0) == pytest.approx(0.5) and term.share_at(0.5) == pytest.approx(0.25)
+    term.fixed = True
+    term.observe(1.0, 100.0)
+    assert term.gain == pytest.approx(2.5)
+
+
+def test_a_batch_without_gradient_says_nothing():
+    term = Term("m", "t", "t_loss", "neck", share=0.5, fixed=False)
+    term.observe(0.0, 3.0)
+    assert term.gain == 0.0 and not term.ratios
+
+
+@pytest.mark.parametrize("gain", [-1, "auto:0", "auto:x", "much", True, [1]])
+def test_gains_that_are_none(gain):
+    with pytest.raises(MisuseError, match="expected a gain of 0 or more, or auto:SHARE"):
+        make_term(PKD, "pkd", "pkd", gain)
+
+
+def test_fixed_gains_of_a_resumed_run_count():
+    methods = build_methods(Recipe("r", {"pkd": {"pkd": "auto:0.5"}}), SPEC, SPEC, ONE, print, {"pkd.pkd": 3.0})
+    assert methods[0].terms[0].gain == 3.0 and methods[0].terms[0].fixed
+
+
+def test_term_that_cannot_apply_is_off_with_a_line():
+    said: list[str] = []
+    flat = HeadSpec((8, 8), (8, 16), 1, 2, (8, 8))
+    recipe = Recipe("r", {"lqe": {"lqe": 1}, "pkd": {"pkd": 1}})
+    assert [m.name for m in build_methods(recipe, flat, SPEC, ONE, said.append)] == ["pkd"]
+    assert len(said) == 1 and said[0].startswith("lqe.lqe is off: ")
+
+
+def test_recipe_of_which_nothing_is_left_is_refused():
+    flat = HeadSpec((8, 8), (8, 16), 1, 2, (8, 8))
+    with pytest.raises(MisuseError, match="none of its terms can apply"):
+        build_methods(Recipe("r", {"lqe": {"lqe": 1}}), flat, SPEC, ONE, print)
+
+
+def test_building_adapters_leaves_the_global_random_state():
+    before = torch.get_rng_state()
+    wide = HeadSpec((16, 16), (8, 16), 16, 2, (8, 8))
+    build_methods(Recipe("r", {"pkd": {"pkd": 1}, "native": {"native": 1}}), SPEC, wide, ONE, print)
+    assert torch.equal(before, torch.get_rng_state())

@@ -15,6 +15,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,13 @@ def _engines(teacher: Path, data: Path, imgsz: int, batch: int, out: Path) -> li
     def raw(img: Tensor) -> HeadOutput:
         return found.net.unflatten(list(found.engine(img)))
 
-    batches = [b["img"] for b in sample_batches(trainer, selection.batches_needed(trainer.kd, batch))]
+    batches = [
+        b["img"]
+        for b in sample_batches(
+            trainer,
+            selection.batches_needed(replace(trainer.kd, teacher_engine="openvino-int8"), batch, trainer.device),
+        )
+    ]
     rows = []
     for name in ENGINES:
         engine = selection.build(name, found, trainer.kd, batches, cache_home(), trainer.log)

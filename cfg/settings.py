@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from yolo_kd.errors import MisuseError, did_you_mean
 SCHEDULES = ("constant", "linear", "cosine", "mosaic")
 ENGINES = ("auto", "torch", "openvino-bf16", "openvino-int8")
 NO_RECIPE = "none"
+CHANGEABLE = ("teacher", "teacher_engine", "teacher_compile", "cpu_threads", "force", "trust", "debug")
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,9 @@ def load_recipe(source: str | Mapping[str, Any]) -> Recipe:
     """
     if isinstance(source, Mapping):
         return _parse_recipe("custom", source)
+    if not isinstance(source, (str, Path)):
+        raise MisuseError(f"distill={source}: expected a recipe's name, e.g. distill=csgr_lqe, or the path of a YAML")
+    source = str(source)
     if source == NO_RECIPE:
         return Recipe(NO_RECIPE, {})
     if source in recipe_names():
@@ -148,6 +153,22 @@ def resolve(keys: Mapping[str, Any]) -> DistillSettings:
     return settings
 
 
+def changed_on_resume(settings: DistillSettings, keys: Mapping[str, Any]) -> DistillSettings:
+    """The settings of an earlier run with those keys changed that may change.
+
+    Raises:
+        MisuseError: Another key, or a value that it cannot have.
+    """
+    defaults = default_keys()
+    for key, value in keys.items():
+        if key not in CHANGEABLE:
+            raise MisuseError(f"{key}={value}: may not change on resume; {', '.join(CHANGEABLE)} may")
+    typed = {k: _typed(k, read_value(v), defaults[k]) for k, v in keys.items()}
+    changed = replace(settings, **typed)
+    _check(changed)
+    return changed
+
+
 def _parse_recipe(name: str, raw: Any) -> Recipe:
     if not isinstance(raw, Mapping) or not isinstance(raw.get("methods"), Mapping):
         raise MisuseError(f"distill={name}: expected a YAML with 'methods:' (a method per line), see cfg/distill")
@@ -189,11 +210,11 @@ def _typed(key: str, value: Any, default: Any) -> Any:
     if default is None or value is None or key == "distill":
         return value
     kind = type(default)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     if kind is bool and value in (0, 1):
         return bool(value)
-    if type(value) is not kind:
+    if type(value) is not kind or (kind is float and not math.isfinite(value)):
         names = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
         raise MisuseError(f"{key}={value}: expected {names[kind]}, e.g. {key}={default}")
     return value

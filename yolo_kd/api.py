@@ -7,11 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from yolo_kd.cfg.settings import default_keys, is_ours, resolve
+import yaml
+
+from yolo_kd.cfg.settings import DistillSettings, changed_on_resume, default_keys, is_ours, resolve
+from yolo_kd.cfg.values import read_value
 from yolo_kd.data import scenes
 from yolo_kd.engine import ultra
 from yolo_kd.engine.terms import check_arguments
-from yolo_kd.engine.trainer import DistillationTrainer
+from yolo_kd.engine.trainer import DistillationTrainer, resumed_settings
 from yolo_kd.errors import MisuseError, YoloKDError, did_you_mean
 
 DEFAULT_STUDENT = "yolov8n.yaml"
@@ -40,7 +43,10 @@ def distill(
         GateError: The pre-flight refuses.
         YoloKDError: Anything else that failed, with Ultralytics' exception as its cause.
     """
-    keys = {k: v for k, v in keys.items() if v is not None or k == "distill"}
+    keys = {**_from_file(keys.pop("cfg", None)), **{k: v for k, v in keys.items() if v is not None or k == "distill"}}
+    student = keys.pop("student", None) if student is None else student
+    data = keys.pop("data", None) if data is None else data
+    teacher = keys.pop("teacher", None) if teacher is None else teacher
     check_keys(keys)
     if "model" in keys:
         if student is not None:
@@ -50,20 +56,30 @@ def distill(
         keys["teacher"] = str(teacher)
     resume = keys.get("resume")
     if resume:
-        student = _checkpoint_of(resume)
-        keys["resume"] = student
+        if student is not None:
+            raise MisuseError(
+                f"student={student} and resume={resume}: a resumed run has its student; leave student= out"
+            )
+        student = keys["resume"] = _checkpoint_of(resume)
+        trust = changed_on_resume(
+            resumed_settings(Path(student).parents[1], {}), {"trust": keys.get("trust", False)}
+        ).trust
+        if data is not None:
+            keys["data"] = str(data)
     else:
-        student = _check_before_folder(keys, str(student or DEFAULT_STUDENT), data)
+        settings = _check_before_folder(keys, student := str(student or DEFAULT_STUDENT), data)
+        trust = settings.trust
         keys["data"] = str(data) if data is not None else _scenes()
-    ultra.restrict_loading(bool(keys.get("trust")))
-    with readable_errors(keys, student):
+    with readable_errors(keys), ultra.restricted_loading(trust):
         return ultra.YOLO(student, task="detect").train(trainer=DistillationTrainer, **keys)
 
 
 def hand_over(mode: str, keys: Mapping[str, Any]) -> int:
     """Run a mode of Ultralytics with its own keys; returns the exit code."""
     keys = dict(keys)
-    ultra.restrict_loading(bool(keys.pop("trust", False)))
+    trust = keys.pop("trust", False)
+    if not isinstance(trust, bool):
+        raise MisuseError(f"trust={trust}: expected true or false")
     keys.pop("debug", None)
     known = ultra.train_keys()
     for key, value in keys.items():
@@ -75,10 +91,10 @@ def hand_over(mode: str, keys: Mapping[str, Any]) -> int:
             f"model= is missing: name the model, e.g. yolo-kd {mode} model=runs/detect/train/weights/best.pt"
         )
     if model.endswith(".pt"):
-        ultra.load_detector(model, "model", any_task=True)
+        ultra.load_detector(model, "model", trust, any_task=True)
     elif not Path(model).exists():
         raise MisuseError(f"model={model}: no such file")
-    with readable_errors(keys, model):
+    with readable_errors(keys), ultra.restricted_loading(trust):
         results = getattr(ultra.YOLO(model), mode)(**keys)
         if keys.get("stream"):
             for _ in results:
@@ -99,7 +115,7 @@ def check_keys(keys: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def readable_errors(keys: Mapping[str, Any], student: str) -> Iterator[None]:
+def readable_errors(keys: Mapping[str, Any]) -> Iterator[None]:
     """Ultralytics' exceptions about keys, data and folders as one line that names the key."""
     try:
         yield
@@ -112,9 +128,14 @@ def readable_errors(keys: Mapping[str, Any], student: str) -> Iterator[None]:
             raise
         raise MisuseError(f"{named}={keys[named]}: {text}") from error
     except FileNotFoundError as error:
-        named = next((k for k, v in keys.items() if str(v) in str(error)), None)
-        raise MisuseError(f"{named}={keys[named]}: {_line(error)}" if named else _line(error)) from error
+        paths = {k: str(v) for k, v in keys.items() if isinstance(v, (str, Path)) and Path(str(v)).suffix}
+        named = next((k for k, v in paths.items() if v in str(error)), None)
+        if named is None:
+            raise YoloKDError(f"{type(error).__name__}: {_line(error)}") from error
+        raise MisuseError(f"{named}={keys[named]}: {_line(error)}") from error
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        if not str(error.filename or "").startswith(str(Path(str(keys.get("project", "runs"))).absolute())):
+            raise YoloKDError(f"{type(error).__name__}: {_line(error)}") from error
         raise MisuseError(
             f"project={keys.get('project', 'runs')}: cannot write the run folder ({_line(error)}); "
             "choose a folder you may write to, e.g. project=runs"
@@ -128,8 +149,21 @@ def readable_errors(keys: Mapping[str, Any], student: str) -> Iterator[None]:
         raise
 
 
-def _check_before_folder(keys: Mapping[str, Any], student: str, data: Any) -> str:
-    """Find what cannot work before a run folder is made for it; returns the student."""
+def _from_file(path: Any) -> dict[str, Any]:
+    """The keys of a `cfg=` file, Ultralytics' and ours mixed; keys of the command line beat them."""
+    if path is None:
+        return {}
+    try:
+        found = yaml.safe_load(Path(str(path)).read_text())
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise MisuseError(f"cfg={path}: not a readable YAML ({_line(error)})") from None
+    if not isinstance(found, dict):
+        raise MisuseError(f"cfg={path}: expected 'key: value' lines")
+    return {str(k): read_value(v) for k, v in found.items() if v is not None}
+
+
+def _check_before_folder(keys: Mapping[str, Any], student: str, data: Any) -> DistillSettings:
+    """Find what cannot work before a run folder is made for it."""
     settings = resolve({k: v for k, v in keys.items() if is_ours(k)})
     check_arguments(settings.recipe)
     _check_student(student, settings.trust)
@@ -137,7 +171,7 @@ def _check_before_folder(keys: Mapping[str, Any], student: str, data: Any) -> st
         ultra.load_detector(str(settings.teacher), "teacher", settings.trust)
     if data is not None:
         ultra.check_data_yaml(str(data))
-    return student
+    return settings
 
 
 def _check_student(student: str, trust: bool) -> None:
@@ -153,7 +187,7 @@ def _check_student(student: str, trust: bool) -> None:
 
 
 def _checkpoint_of(resume: Any) -> str:
-    path = Path(str(resume))
+    path = Path(str(resume)).resolve()
     if resume is True or path.suffix != ".pt":
         raise MisuseError(
             f"resume={resume}: expected the last.pt of a run, e.g. resume=runs/detect/train/weights/last.pt"

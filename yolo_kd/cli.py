@@ -77,7 +77,7 @@ def _run(args: list[str]) -> int:
     if mode not in MODES:
         raise MisuseError(f"{mode}: no such mode{did_you_mean(mode, MODES)}; use one of {', '.join(MODES)}")
     module = import_module(f"yolo_kd.modes.{mode}")
-    if rest and rest[0] in {"-h", "--help", "help"}:
+    if {"-h", "--help", "help"} & set(rest):
         print(module.help_text())
         return 0
     return module.main(parse(rest))

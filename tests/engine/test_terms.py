@@ -26,13 +26,18 @@ def test_auto_gain_makes_the_gradient_the_wanted_share():
     assert term.gain == pytest.approx(2.5)
 
 
-def test_a_batch_without_gradient_says_nothing():
+@pytest.mark.parametrize(
+    "norms", [(0.0, 3.0), (2.0, 0.0), (float("nan"), 1.0), (1.0, float("inf")), (1.0, float("nan"))]
+)
+def test_a_batch_without_usable_gradients_says_nothing(norms):
     term = Term("m", "t", "t_loss", "neck", share=0.5, fixed=False)
-    term.observe(0.0, 3.0)
-    assert term.gain == 0.0 and not term.ratios
+    term.observe(1.0, 4.0)
+    term.observe(*norms)
+    assert term.gain == 2.0 and term.ratios == [4.0]
+    assert term.share_at(1.0) == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("gain", [-1, "auto:0", "auto:x", "much", True, [1]])
+@pytest.mark.parametrize("gain", [-1, float("inf"), float("nan"), "auto:0", "auto:inf", "auto:x", "much", True, [1]])
 def test_gains_that_are_none(gain):
     with pytest.raises(MisuseError, match="expected a gain of 0 or more, or auto:SHARE"):
         make_term(PKD, "pkd", "pkd", gain)

@@ -79,7 +79,8 @@ def pkd_projected_loss(student: Tensor, weight: Tensor, teacher: Tensor, eps: fl
     _, _, teacher_rstd = torch.native_batch_norm(teacher, None, None, None, None, True, 0.0, 0.0)
     rstd_finite = torch.where(torch.isfinite(teacher_rstd), teacher_rstd, 0.0)
     teacher_deviation = torch.where(rstd_finite > 0, 1.0 / rstd_finite, 0.0) * (n / (n - 1)) ** 0.5
-    common = (weight * gram(centred, teacher).T).sum(1) / (n - 1)
+    # A constant teacher channel has no covariance; its rounding error, divided by eps, would be one.
+    common = (weight * gram(centred, teacher).T).sum(1) / (n - 1) * (teacher_deviation > 0)
     s, t = 1.0 / (deviation + eps), 1.0 / (teacher_deviation + eps)
     squares = (variance * s.square() + (teacher_deviation * t).square()) / 2
     return (squares - common * s * t).mean() * ((n - 1) / n)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -19,12 +19,13 @@ def normalise(name: str) -> str:
     return " ".join(str(name).lower().replace("-", " ").replace("_", " ").split())
 
 
-def match(student: Mapping[int, str], teacher: Mapping[int, str]) -> ClassMap:
+def match(student: Mapping[int, str], teacher: Mapping[int, str], wanted: Iterable[int] | None = None) -> ClassMap:
     """Pair the classes that both lists name; the first of several equal names counts.
 
     Args:
         student: Student class id to name (the data set's list).
         teacher: Teacher class id to name.
+        wanted: Student class ids to train on (Ultralytics' `classes=`); all if None.
 
     >>> m = match({0: "car", 1: "van", 2: "Person"}, {0: "person", 2: "car"})
     >>> m.student.tolist(), m.teacher.tolist()
@@ -33,7 +34,8 @@ def match(student: Mapping[int, str], teacher: Mapping[int, str]) -> ClassMap:
     known: dict[str, int] = {}
     for index, name in teacher.items():
         known.setdefault(normalise(name), index)
-    pairs = [(i, known[normalise(name)]) for i, name in student.items() if normalise(name) in known]
+    chosen = set(student) if wanted is None else {wanted} if isinstance(wanted, int) else set(wanted)
+    pairs = [(i, known[normalise(name)]) for i, name in student.items() if i in chosen and normalise(name) in known]
     return ClassMap(
         torch.tensor([s for s, _ in pairs], dtype=torch.long), torch.tensor([t for _, t in pairs], dtype=torch.long)
     )

@@ -94,6 +94,8 @@ class DistillationCriterion:
             warm: Whether the optimizer's warm-up is over.
         """
         before, self.factor = self.factor, self.schedule.factor(progress, mosaic_closed)
+        if before == 0.0:
+            self.factor = 0.0  # with time= the number of epochs, and with it the progress, may fall back
         if self.terms and before > 0.0 and self.factor == 0.0:
             self.log("distillation is off from this epoch on (schedule); the teacher no longer runs")
         self.warm, self.to_measure = warm, MEASURED_BATCHES
@@ -149,24 +151,26 @@ class DistillationCriterion:
 
     def _usable(self, values: dict[str, Tensor]) -> bool:
         """Check the terms: finite always, not 0 on the first batch."""
-        numbers = dict(zip(values, torch.stack([v.detach() for v in values.values()]).tolist()))
+        stacked = torch.stack([v.detach() for v in values.values()])
+        numbers = dict(zip(values, stacked.tolist()))
         bad = {k: v for k, v in numbers.items() if not math.isfinite(v)}
-        if not self.checked and not self.force:
-            dead = {k: v for k, v in numbers.items() if v == 0.0} | bad
-            if dead:
-                listed = ", ".join(f"{k}={v:g}" for k, v in dead.items())
-                raise GateError(
-                    f"rank {max(ultra.RANK, 0)}: {listed} on the first batch, expected a finite value above 0; this "
-                    "distillation would do nothing. Take the term out of the recipe (gain none), or use force=true"
-                )
+        dead = {k: v for k, v in numbers.items() if v == 0.0} | bad
+        # What one rank does all must do: those that go on would wait in the next collective for ever.
+        any_bad, any_dead = _on_any_rank([bool(bad), bool(dead)], stacked)
+        if not self.checked and not self.force and any_dead:
+            listed = ", ".join(f"{k}={v:g}" for k, v in dead.items()) or "a term of another rank is 0 or not finite"
+            raise GateError(
+                f"rank {max(ultra.RANK, 0)}: {listed} on the first batch, expected a finite value above 0; this "
+                "distillation would do nothing. Take the term out of the recipe (gain none), or use force=true"
+            )
         self.checked = True
-        self.bad_steps = self.bad_steps + 1 if bad else 0
-        if bad:
+        self.bad_steps = self.bad_steps + 1 if any_bad else 0
+        if any_bad:
             listed = ", ".join(f"{k}={v:g}" for k, v in numbers.items())
             self.log(f"WARNING distillation left out of step {self.step}: {listed}")
             if self.bad_steps >= MAX_BAD_STEPS:
                 raise YoloKDError(f"distillation terms not finite for {self.bad_steps} steps in a row: {listed}")
-        return not bad
+        return not any_bad
 
     def _measure(self, values: dict[str, Tensor], detection: Tensor, entry: dict[str, tuple[Tensor, ...]]) -> None:
         """Gradient norms of terms and detection loss where each term acts: for auto gains, and for the log."""
@@ -177,10 +181,10 @@ class DistillationCriterion:
             for term in self.terms:
                 term.ratios.clear()  # what was seen in warm-up was provisional
         batch_size = entry["neck"][0].shape[0]
-        kinds = {t.acts_on for t in self.terms if values[t.column].requires_grad}
+        kinds = {t.acts_on for t in self.terms if not t.watched}
         reference = {kind: _grad_norm(detection, entry[kind]) for kind in kinds}
         for term in self.terms:
-            if term.acts_on not in reference or not values[term.column].requires_grad:
+            if term.watched:
                 continue
             norm = _mean_over_ranks(_grad_norm(values[term.column], entry[term.acts_on]) * batch_size, detection)
             wanted = _mean_over_ranks(reference[term.acts_on], detection)
@@ -197,12 +201,18 @@ class DistillationCriterion:
                 self._fix_gains()
 
     def _fix_gains(self) -> None:
-        for term in self.terms:
-            if not term.fixed and not term.ratios:
+        """Fix what was seen often enough; batches without objects say nothing, so it may take more of them."""
+        enough = max(self.calibrate_batches // 2, 1)
+        waiting = [t for t in self.terms if not t.fixed and len(t.ratios) < enough]
+        if waiting:
+            if self.calibrated_batches >= 100 * self.calibrate_batches:
+                term = waiting[0]
                 raise YoloKDError(
-                    f"{term.key}=auto:{term.share:g}: no gradient in {self.calibrate_batches} batches to calibrate on; "
-                    f"give a number instead, e.g. {term.key}=1"
+                    f"{term.key}=auto:{term.share:g}: hardly a gradient in {self.calibrated_batches} batches to calibrate "
+                    f"on; give a number instead, e.g. {term.key}=1"
                 )
+            return
+        for term in self.terms:
             term.fixed = True
         self.log("gains: " + ", ".join(f"{t.key}={t.gain:.4g}" for t in self.terms) + " (calibrated, now fixed)")
 
@@ -216,6 +226,15 @@ def _grad_norm(loss: Tensor, at: tuple[Tensor, ...]) -> float:
     grads = torch.autograd.grad(loss * scale, inputs, retain_graph=True, allow_unused=True)
     squares = [g.float().square().sum() for g in grads if g is not None]
     return float(torch.stack(squares).sum().sqrt()) / scale if squares else 0.0
+
+
+def _on_any_rank(flags: list[bool], like: Tensor) -> list[bool]:
+    """Each flag, true if it is true on any rank."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return flags
+    shared = torch.tensor(flags, dtype=torch.float32, device=like.device)
+    dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+    return [bool(flag) for flag in shared.tolist()]
 
 
 def _mean_over_ranks(value: float, like: Tensor) -> float:

@@ -19,7 +19,7 @@ def sample_batches(trainer: Any, count: int) -> Iterator[dict[str, Tensor]]:
 
     A data set of its own is built: the training's keeps a buffer of mosaic partners that must not move.
     """
-    with ultra.override_configs(trainer.args, {"cache": False}), preserved_rng(SAMPLE_SEED):
+    with ultra.override_configs(trainer.args, {"cache": False, "rect": False}), preserved_rng(SAMPLE_SEED):
         dataset = trainer.build_dataset(trainer.data["train"], mode="train", batch=trainer.batch_size)
     order = np.random.default_rng(SAMPLE_SEED).permutation(len(dataset))
     size = max(trainer.batch_size // max(trainer.world_size, 1), 1)

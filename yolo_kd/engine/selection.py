@@ -80,9 +80,10 @@ def candidates(wanted: str, device: torch.device) -> list[str]:
     return quantized if wanted == "openvino-int8" else [*in_torch, plain, *quantized]
 
 
-def batches_needed(settings: DistillSettings, batch: int) -> int:
-    """How many batches of this size `choose` uses."""
-    return CHECK_BATCHES + math.ceil(settings.calibration_images / batch)
+def batches_needed(settings: DistillSettings, batch: int, device: torch.device) -> int:
+    """How many batches of this size `choose` uses; INT8 wants some to calibrate on."""
+    quantized = any("int8" in name for name in candidates(settings.teacher_engine, device))
+    return CHECK_BATCHES + (math.ceil(settings.calibration_images / batch) if quantized else 0)
 
 
 def choose(

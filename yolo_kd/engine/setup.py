@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from torch import distributed as dist
 
 from yolo_kd import distillers
 from yolo_kd.cfg.home import cache_home
-from yolo_kd.distillers.base import ClassMap, Targets
+from yolo_kd.distillers.base import ClassMap, HeadOutput, Targets
 from yolo_kd.engine import classes as class_lists
 from yolo_kd.engine import preflight, selection, ultra
 from yolo_kd.engine.heads import common_levels, cut_spec
@@ -17,7 +19,9 @@ from yolo_kd.engine.rng import preserved_rng
 from yolo_kd.engine.samples import sample_batches
 from yolo_kd.engine.teacher import Teacher, TorchEngine, half_precision
 from yolo_kd.engine.terms import Method, build_methods
+from yolo_kd.errors import GateError, MisuseError
 
+MIN_CORRELATION = 0.1  # of predicted quality and IoU, below which a quality predictor says nothing
 FIT_BATCHES = 16  # batches of teacher outputs that the quality predictor is fitted on
 
 
@@ -69,7 +73,16 @@ class Distillation:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over a sidecar's state."""
+        """Take over a sidecar's state.
+
+        Raises:
+            GateError: It was written under another teacher.
+        """
+        if state["teacher_sha256"] != self.teacher.sha256:
+            raise GateError(
+                f"teacher={self.teacher.path}: not the checkpoint of the resumed run (sha256 {self.teacher.sha256[:12]}, "
+                f"expected {state['teacher_sha256'][:12]}); name the right file with teacher=, or start a new run"
+            )
         for method in self.methods:
             method.distiller.load_state_dict(state["distillers"][method.name])
             for term in method.terms:
@@ -79,18 +92,26 @@ class Distillation:
     def _measured(self, trainer: Any) -> dict[str, Any]:
         fast = TorchEngine(self.teacher.net, trainer.device, half_precision(trainer.device))
         self.teacher.use("torch", fast)
-        pretrained = str(trainer.args.model).endswith(".pt") and trainer.args.pretrained is not False
+        given = trainer.args.pretrained
+        pretrained = isinstance(given, (str, Path)) or (str(trainer.args.model).endswith(".pt") and given is not False)
         maps = preflight.measure(trainer, self.teacher, self.shared, pretrained)
         for who, found in maps.items():
-            trainer.log(f"{who} on {trainer.args.split}: mAP50 {found['mAP50']:.4f}, mAP50-95 {found['mAP50-95']:.4f}")
+            trainer.log(
+                f"{who} on {trainer.args.split}, {self.shared.shared} shared classes: mAP50 {found['mAP50']:.4f}, mAP50-95 {found['mAP50-95']:.4f}"
+            )
         reason = preflight.decide(maps, trainer.kd.teacher_floor)
+        if pretrained and preflight.same_file(trainer.args.model, self.teacher):
+            reason = "it is the student's own checkpoint: there is nothing to learn from it. Choose a better teacher"
         preflight.refuse_or_go_on(self.teacher, reason, trainer.kd.force, trainer.log)
         return {"teacher": str(self.teacher.path), "teacher_sha256": self.teacher.sha256, "maps": maps}
 
     def _choose_engine(self, trainer: Any, report: dict[str, Any]) -> None:
         """The first rank measures; the others build what it chose, because timings differ."""
         kd, cache = trainer.kd, cache_home()
-        count = selection.batches_needed(kd, max(trainer.batch_size // max(trainer.world_size, 1), 1))
+        if trainer.args.multi_scale > 0 and kd.teacher_engine == "auto":
+            trainer.log("multi_scale: the teacher stays in torch, OpenVINO would compile anew for every size")
+            kd = replace(kd, teacher_engine="torch")
+        count = selection.batches_needed(kd, max(trainer.batch_size // max(trainer.world_size, 1), 1), trainer.device)
         batches = [batch["img"] for batch in sample_batches(trainer, count)]
         name, engine = "", None
         if ultra.RANK in {-1, 0}:
@@ -107,13 +128,19 @@ class Distillation:
             fit = getattr(method.distiller, "fit", None)
             if fit is None:
                 continue
-            outputs = []
-            batches = sample_batches(trainer, FIT_BATCHES)
-            for batch in ultra.TQDM(batches, desc=f"{method.name + ' fits on teacher':>22}", total=FIT_BATCHES):
-                targets = Targets(batch["bboxes"], batch["cls"].reshape(-1).long(), batch["batch_idx"].long())
-                outputs.append((self.teacher(batch["img"]), targets))
-            found = fit(outputs)
+            found = fit(self._taught(trainer, f"{method.name} fits on teacher"))
             trainer.log(f"{method.name} fitted: " + ", ".join(f"{k} {v:.4g}" for k, v in found.items()))
+            if found.get("correlation", 1.0) < MIN_CORRELATION:
+                trainer.log(
+                    f"WARNING {method.name}: the shape of this teacher's boxes hardly says how good they are (correlation "
+                    f"{found['correlation']:.2f}); consider leaving it out: {method.name}.{method.terms[0].name}=none"
+                )
+
+    def _taught(self, trainer: Any, label: str) -> Iterator[tuple[HeadOutput, Targets]]:
+        """The teacher's outputs with labels, batch by batch: all at once would be gigabytes."""
+        for batch in ultra.TQDM(sample_batches(trainer, FIT_BATCHES), desc=f"{label:>22}", total=FIT_BATCHES):
+            targets = Targets(batch["bboxes"], batch["cls"].reshape(-1).long(), batch["batch_idx"].long())
+            yield self.teacher(batch["img"]), targets
 
     def _agree_over_ranks(self) -> None:
         """Every rank starts from the first rank's distillers."""
@@ -128,14 +155,17 @@ def prepare(trainer: Any) -> Distillation:
 
     Raises:
         MisuseError: The teacher cannot be used, or does not go with the student or the data.
-        GateError: Its checkpoint is not the one that the resumed run had.
     """
     kd, names = trainer.kd, trainer.data["names"]
     towers = any(distillers.load(name).needs_towers for name in kd.recipe.methods)
-    with preserved_rng(trainer.args.seed):
+    with preserved_rng(trainer.args.seed), ultra.first_rank_first():
         teacher = Teacher(kd.teacher, trainer.device, towers, kd.trust)
     preflight.check_channels(teacher, trainer.data["channels"])
-    shared = class_lists.match(names, teacher.names)
+    shared = class_lists.match(names, teacher.names, trainer.args.classes)
+    if trainer.args.single_cls and not shared.shared:
+        raise MisuseError(
+            "single_cls=True: renames every class to 'item', which this teacher does not know; leave it out"
+        )
     class_lists.require_shared(names, teacher.names, shared)
     student_spec = ultra.head_spec(trainer.model)
     teacher.strides = common_levels(student_spec, teacher.full_spec)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
@@ -60,12 +61,13 @@ class Term:
 
     def observe(self, term_norm: float, detection_norm: float) -> None:
         """Note one batch's gradient norms at gain 1; a provisional auto gain follows their median."""
-        if term_norm <= 0.0:
+        ratio = detection_norm / term_norm if term_norm > 0 else 0.0
+        if not 0.0 < ratio < math.inf:  # a batch without objects, or a half-precision overflow, says nothing
             return
-        self.epoch_ratios.append(detection_norm / term_norm)
+        self.epoch_ratios.append(ratio)
         if self.fixed:
             return
-        self.ratios.append(detection_norm / term_norm)
+        self.ratios.append(ratio)
         assert self.share is not None
         self.gain = self.share * median(self.ratios)
 
@@ -159,12 +161,12 @@ def make_term(kind: type[Distiller], method: str, name: str, gain: Any, fixed_ga
             share = float(gain[len(AUTO) :])
         except ValueError:
             share = -1.0
-        if share > 0:
+        if 0 < share < math.inf:
             term.share, term.fixed = share, False
             if fixed_gain is not None:
                 term.gain, term.fixed = fixed_gain, True
             return term
-    elif isinstance(gain, (int, float)) and not isinstance(gain, bool) and gain >= 0:
+    elif isinstance(gain, (int, float)) and not isinstance(gain, bool) and 0 <= gain < math.inf:
         term.gain = float(gain)
         return term
     raise MisuseError(

@@ -7,21 +7,21 @@ where the hardware has it. Student, EMA and checkpoints stay plain.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from copy import copy
 from pathlib import Path
+from subprocess import CalledProcessError
 from typing import Any
 
 import torch
-from torch import distributed as dist
 
-from yolo_kd.cfg.settings import DistillSettings, is_ours, resolve
+from yolo_kd.cfg.settings import DistillSettings, changed_on_resume, is_ours, resolve
 from yolo_kd.engine import ultra
 from yolo_kd.engine.criterion import DistillationCriterion
+from yolo_kd.engine.machine import cores, has_bf16
 from yolo_kd.engine.machine import describe as describe_cpu
-from yolo_kd.engine.machine import has_bf16
+from yolo_kd.engine.ranks import average_gradients, reported_to, worker_error
 from yolo_kd.engine.resume import join_optimizer, load_sidecar, save_sidecar, sidecar_path, split_optimizer
 from yolo_kd.engine.schedule import Schedule
 from yolo_kd.engine.setup import Distillation, prepare
@@ -52,19 +52,23 @@ class DistillationTrainer(ultra.DetectionTrainer):
         self, cfg: Any = ultra.DEFAULT_CFG, overrides: dict[str, Any] | None = None, _callbacks: dict | None = None
     ) -> None:
         theirs, ours = split_keys(overrides or {})
-        if theirs.get("distill_model") and (ours.get("teacher") or ours.get("kd")):
-            raise MisuseError(
-                f"distill_model={theirs['distill_model']}: Ultralytics' own distillation together with ours; "
-                "use one: teacher= (ours), or distill_model= with distill=none"
-            )
         resuming = theirs.get("resume")
         if not resuming:
             self.kd = resolve_travelled(ours)
-            ultra.restrict_loading(self.kd.trust)
-        super().__init__(cfg, theirs, _callbacks)
+            if theirs.get("distill_model") and self.kd.recipe.methods:
+                raise MisuseError(
+                    f"distill_model={theirs['distill_model']}: Ultralytics' own distillation together with ours; "
+                    "use one: teacher= (ours), or distill_model= with distill=none"
+                )
+        with ultra.restricted_loading(bool(ours.get("trust")) if resuming else self.kd.trust):
+            super().__init__(cfg, theirs, _callbacks)
         if resuming:
-            self.kd = resumed_settings(Path(self.args.model).parents[1], ours)
-            ultra.restrict_loading(self.kd.trust)
+            self.kd = resumed_settings(Path(self.args.model).resolve().parents[1], ours)
+        if not ultra.in_tested_range():
+            self.log(f"WARNING Ultralytics {ultra.version()} is untested here; tested: {ultra.TESTED}")
+        if self.kd.recipe.methods and self.args.compile:
+            self.log("compile is off: gradient shares cannot be measured inside a compiled student")
+            self.args.compile = False
         self.distillation: Distillation | None = None
         self.criterion: DistillationCriterion | None = None
         self._take_over_cpu()
@@ -85,7 +89,7 @@ class DistillationTrainer(ultra.DetectionTrainer):
                 self.log("WARNING amp=bf16 on a CPU without bf16 instructions: emulated, slower than float32")
             self.args.amp = True  # Ultralytics' autocast raises for "bf16" on a CPU, and takes bf16 there for True
         self.args.channels_last = None
-        torch.set_num_threads(self.kd.cpu_threads or os.cpu_count() or 1)
+        torch.set_num_threads(self.kd.cpu_threads or cores())
         self.log(
             f"student in {'bf16' if self.cpu_bf16 else 'float32'}, "
             f"{'channels_last' if self.cpu_channels_last else 'contiguous'}, {torch.get_num_threads()} threads "
@@ -117,8 +121,7 @@ class DistillationTrainer(ultra.DetectionTrainer):
             self.distillation = prepare(self)
             adapters = adapter_parameters(self.distillation.methods)
             if adapters:
-                lr = min(group["lr"] for group in optimizer.param_groups)
-                optimizer.add_param_group({"params": adapters, "lr": lr, "param_group": "adapter"})
+                optimizer.add_param_group({**_like_weights(optimizer), "params": adapters, "param_group": "adapter"})
         return optimizer
 
     def _setup_train(self) -> None:
@@ -132,7 +135,8 @@ class DistillationTrainer(ultra.DetectionTrainer):
         if self.distillation is None:
             self.criterion = DistillationCriterion(base, model)
         else:
-            self.distillation.start(self)
+            with ultra.restricted_loading(self.kd.trust):
+                self.distillation.start(self)
             self.criterion = DistillationCriterion(
                 base,
                 model,
@@ -144,9 +148,21 @@ class DistillationTrainer(ultra.DetectionTrainer):
                 self.kd.force,
                 self.log,
             )
+        self._refuse_idle_schedule()
         model.criterion = self.criterion
         self.add_callback("on_train_epoch_start", DistillationTrainer._start_epoch)
         self.add_callback("on_train_epoch_end", DistillationTrainer._end_epoch)
+
+    def _refuse_idle_schedule(self) -> None:
+        """A schedule by which the teacher never runs, or never stops as asked, is a mistake; say so before the start."""
+        if not self.kd.recipe.methods or self.kd.recipe.schedule != "mosaic" or self.resume:
+            return
+        if not 0 < self.args.close_mosaic < self.epochs:
+            raise MisuseError(
+                f"schedule=mosaic: with epochs={self.epochs} and close_mosaic={self.args.close_mosaic} mosaic "
+                f"{'never closes' if not self.args.close_mosaic else 'is closed from the start, so nothing is distilled'}; "
+                "expected 0 < close_mosaic < epochs"
+            )
 
     def _start_epoch(self) -> None:
         assert self.criterion is not None
@@ -208,11 +224,12 @@ class DistillationTrainer(ultra.DetectionTrainer):
         finally:
             self.optimizer = optimizer
         if self.distillation is not None and self.criterion is not None:
-            save_sidecar(sidecar_path(self.last), {**self.distillation.state(), "optimizer": own})
+            state = {**self.distillation.state(), "optimizer": own, "epoch": self.epoch}
+            save_sidecar(sidecar_path(self.last), state)
         return saved
 
     def _load_checkpoint_state(self, ckpt: dict[str, Any]) -> None:
-        sidecar = load_sidecar(sidecar_path(self.last)) if self.distillation is not None else None
+        sidecar = self._sidecar(ckpt["epoch"]) if self.distillation is not None else None
         if ckpt.get("optimizer") is not None and self._adapters():
             _, fresh = split_optimizer(self.optimizer.state_dict(), len(self._adapters()))
             ckpt = {**ckpt, "optimizer": join_optimizer(ckpt["optimizer"], (sidecar or {}).get("optimizer") or fresh)}
@@ -220,10 +237,38 @@ class DistillationTrainer(ultra.DetectionTrainer):
             self.distillation.restore(sidecar)
         super()._load_checkpoint_state(ckpt)
 
+    def _sidecar(self, epoch: int) -> dict[str, Any] | None:
+        """The state beside the checkpoint that is gone on from; None, with a line, where there is none.
+
+        Raises:
+            MisuseError: It belongs to another epoch than the checkpoint.
+        """
+        path = sidecar_path(Path(self.args.model).resolve() if self.resume else self.last)
+        state = load_sidecar(path)
+        if state is None:
+            self.log(f"WARNING no {path.name} beside the checkpoint: adapters and gains start anew")
+        elif state["epoch"] != epoch:
+            raise MisuseError(
+                f"resume={self.args.model}: is of epoch {epoch + 1}, {path.name} beside it of epoch {state['epoch'] + 1}; "
+                "resume the last.pt of a run"
+            )
+        return state
+
     def train(self) -> None:
-        """As in Ultralytics; multi-GPU workers are rebuilt from `args` alone, so our settings ride on it meanwhile."""
-        with self._settings_on_args() if self.ddp else nullcontext():
-            super().train()
+        """As in Ultralytics; multi-GPU workers are rebuilt from `args` alone, so our settings ride on it meanwhile.
+
+        Raises:
+            YoloKDError: What a worker refused or failed at, with its own message and exit code.
+        """
+        if not self.ddp:
+            with reported_to(self.save_dir) if ultra.LOCAL_RANK != -1 else nullcontext():
+                super().train()
+            return
+        try:
+            with self._settings_on_args(), ultra.restricted_loading(self.kd.trust):
+                super().train()
+        except CalledProcessError as error:
+            raise worker_error(self.save_dir) or error from None
 
     @contextmanager
     def _settings_on_args(self) -> Iterator[None]:
@@ -240,6 +285,8 @@ class DistillationTrainer(ultra.DetectionTrainer):
         if ultra.RANK not in {-1, 0}:
             return
         plain = self.kd.to_dict()
+        if self.distillation is not None:
+            plain["teacher"] = str(self.distillation.teacher.path)  # a relative one would be lost elsewhere
         if self.criterion is not None:
             plain["fixed_gains"] = {t.key: t.gain for t in self.criterion.terms if t.fixed}
         part = self.save_dir / (SETTINGS_FILE + ".part")
@@ -276,22 +323,11 @@ def resumed_settings(run: Path, ours: dict[str, Any]) -> DistillSettings:
         raise MisuseError(
             f"resume={run}: no {SETTINGS_FILE} there, so it is no run of yolo-kd; resume it with yolo train resume"
         )
-    plain = ultra.YAML.load(path)
-    changeable = {"teacher", "cpu_threads", "teacher_engine", "teacher_compile", "force", "trust", "debug"}
-    for key, value in ours.items():
-        if key not in changeable:
-            raise MisuseError(f"{key}={value}: may not change on resume; {', '.join(sorted(changeable))} may")
-    return DistillSettings.from_dict({**plain, **ours})
+    return changed_on_resume(DistillSettings.from_dict(ultra.YAML.load(path)), ours)
 
 
-def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
-    """Replace each gradient by its mean over all ranks; nothing without a process group.
-
-    Adapters are no part of the module that DDP wraps. Ranks agree on which have a gradient: a term is on or off alike.
-    """
-    if not (dist.is_available() and dist.is_initialized()):
-        return
-    for parameter in parameters:
-        if parameter.grad is not None:
-            dist.all_reduce(parameter.grad)
-            parameter.grad /= dist.get_world_size()
+def _like_weights(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Options for a further group: those of the student's decayed weights, at the lowest learning rate of any group."""
+    group = next(g for g in optimizer.param_groups if g["param_group"] == "weight")
+    options = {k: v for k, v in group.items() if k not in {"params", "initial_lr"}}
+    return {**options, "lr": min(g["lr"] for g in optimizer.param_groups)}

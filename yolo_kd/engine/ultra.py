@@ -8,6 +8,8 @@ EMA copy before it returns; multi-GPU workers are rebuilt from `vars(trainer.arg
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,12 @@ from ultralytics.nn import tasks
 from ultralytics.nn.distill_model import DistillationModel
 from ultralytics.nn.modules.head import Detect, v10Detect
 from ultralytics.nn.tasks import DetectionModel, guess_model_task, load_checkpoint
-from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK, ROOT, TQDM, YAML, colorstr
+from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK, LOGGER, RANK, ROOT, TQDM, YAML, colorstr
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 from ultralytics.utils.patches import override_configs
 from ultralytics.utils.plotting import colors
 from ultralytics.utils.tal import dist2bbox, make_anchors
-from ultralytics.utils.torch_utils import get_flops, unwrap_model
+from ultralytics.utils.torch_utils import get_flops, torch_distributed_zero_first, unwrap_model
 
 from yolo_kd.distillers.base import Branch, HeadOutput, HeadSpec
 from yolo_kd.errors import MisuseError, YoloKDError, did_you_mean
@@ -40,10 +42,25 @@ __all__ = [
 TESTED = "8.4.190"
 
 
-def restrict_loading(trust: bool) -> None:
-    """Load checkpoints in this process and its children without running code from the pickle, unless `trust`."""
+@contextmanager
+def restricted_loading(trust: bool) -> Iterator[None]:
+    """Inside, this process and its children load checkpoints without running code from the pickle, unless `trust`."""
+    variable, before = os.environ.get("ULTRALYTICS_SAFE_LOAD"), tasks.SAFE_LOAD
     os.environ["ULTRALYTICS_SAFE_LOAD"] = "0" if trust else "1"
     tasks.SAFE_LOAD = not trust
+    try:
+        yield
+    finally:
+        tasks.SAFE_LOAD = before
+        if variable is None:
+            del os.environ["ULTRALYTICS_SAFE_LOAD"]
+        else:
+            os.environ["ULTRALYTICS_SAFE_LOAD"] = variable
+
+
+def first_rank_first() -> Any:
+    """A context that the first rank of a node leaves before the others enter it: files are fetched once."""
+    return torch_distributed_zero_first(LOCAL_RANK)
 
 
 def train_keys() -> dict[str, Any]:
@@ -54,6 +71,11 @@ def train_keys() -> dict[str, Any]:
 def version() -> str:
     """Version of the installed Ultralytics."""
     return ultralytics.__version__
+
+
+def in_tested_range() -> bool:
+    """Whether the installed Ultralytics is of the release line that this file was written against."""
+    return version().split(".")[:2] == TESTED.split(".")[:2]
 
 
 def check_data_yaml(source: str) -> None:
@@ -281,31 +303,28 @@ def branch_weights(criterion: Any) -> dict[str, float]:
     return {"one2many": many / (many + one), "one2one": one / (many + one)}
 
 
-def decode(output: HeadOutput, spec: HeadSpec, columns: Tensor | None = None, nc: int | None = None) -> Tensor:
+def decode(output: HeadOutput, spec: HeadSpec, columns: Tensor) -> Tensor:
     """Predictions as Ultralytics' NMS wants them.
 
     Args:
         output: Raw outputs of any engine.
         spec: The head they come from.
-        columns: (nc,) the output's class for each wanted class, -1 for none; as they are if None.
-        nc: Number of wanted classes, needed with `columns`.
+        columns: (nc,) the output's class for each wanted class, -1 for none.
 
     Returns:
         (B, 4 + nc, A): centre x, centre y, width, height in network pixels, then class probabilities.
     """
     branch = output.branch("one2many")
     boxes, scores = branch.boxes.float(), branch.scores.float().sigmoid()
-    if columns is not None:
-        wanted = scores.new_zeros(scores.shape[0], nc or len(columns), scores.shape[2])
-        wanted[:, columns >= 0] = scores[:, columns[columns >= 0]]
-        scores = wanted
+    wanted = scores.new_zeros(scores.shape[0], len(columns), scores.shape[2])
+    wanted[:, columns >= 0] = scores[:, columns[columns >= 0]]
     if spec.reg_max > 1:
         bins = torch.arange(spec.reg_max, dtype=boxes.dtype, device=boxes.device)
         b, _, a = boxes.shape
         boxes = torch.einsum("bska,k->bsa", boxes.view(b, 4, spec.reg_max, a).softmax(2), bins)
     strides = torch.tensor(spec.strides, dtype=boxes.dtype, device=boxes.device)
     anchors, per_cell = (t.transpose(0, 1) for t in make_anchors(list(output.feats), strides, 0.5))
-    return torch.cat((dist2bbox(boxes, anchors.unsqueeze(0), xywh=True, dim=1) * per_cell, scores), 1)
+    return torch.cat((dist2bbox(boxes, anchors.unsqueeze(0), xywh=True, dim=1) * per_cell, wanted), 1)
 
 
 def _in_channels(module: nn.Module) -> int:

@@ -23,7 +23,7 @@ DEFAULTS: dict[str, Any] = {
     "student": "yolov8n.yaml",
     "images": 480,
     "imgsz": 256,
-    "teacher_epochs": 24,
+    "teacher_epochs": 18,
     "epochs": 14,
     "seed": 0,
     "distill": "csgr_lqe",

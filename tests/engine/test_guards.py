@@ -1,0 +1,115 @@
+"""Ways in which a distillation could silently do nothing, or a key could be silently ignored."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from ultralytics.nn.tasks import DetectionModel
+
+from yolo_kd import DistillationTrainer, distill
+from yolo_kd.engine.criterion import DistillationCriterion
+from yolo_kd.engine.ranks import reported_to, worker_error
+from yolo_kd.engine.schedule import Schedule
+from yolo_kd.errors import GateError, MisuseError
+
+FAST = {"distill": "pkd", "force": True, "teacher_engine": "torch"}
+
+
+@pytest.fixture
+def teacher(make_checkpoint) -> str:
+    return str(make_checkpoint("yolov8s.yaml", seed=1))
+
+
+def test_frozen_student_cannot_be_taught(train, make_checkpoint):
+    """Equal widths, so no adapter either: nothing that the term could move."""
+    with pytest.raises(GateError, match="does not reach the student's neck"):
+        train(
+            teacher=str(make_checkpoint("yolov8n.yaml", seed=1)),
+            freeze=22,
+            **{**FAST, "force": False, "teacher_floor": 0.0},
+        )
+
+
+@pytest.mark.parametrize(("close", "said"), [(10, "nothing is distilled"), (0, "never closes")])
+def test_mosaic_schedule_that_never_runs_or_never_stops(train, teacher, close, said):
+    with pytest.raises(MisuseError, match=said):
+        train(teacher=teacher, schedule="mosaic", close_mosaic=close, epochs=3, **FAST)
+
+
+def test_compiled_student_is_run_eagerly(train, teacher, monkeypatch):
+    lines: list[str] = []
+    monkeypatch.setattr(DistillationTrainer, "log", lambda self, line: lines.append(line))
+    trainer = train(teacher=teacher, compile=True, **FAST)
+    assert trainer.args.compile is False and any(line.startswith("compile is off") for line in lines)
+    assert trainer.criterion.terms[0].gain > 0
+
+
+@pytest.mark.parametrize(
+    "keys", [{"rect": True}, {"classes": [0, 2]}, {"fraction": 0.5}, {"cls_pw": 0.5}, {"single_cls": False}]
+)
+def test_keys_of_ultralytics_go_along(train, teacher, keys):
+    trainer = train(teacher=teacher, **{**FAST, "distill": "pcd"}, **keys)
+    assert float(trainer.loss_items["kdcls_loss"]) > 0
+    assert trainer.distillation.shared.shared == len(keys.get("classes", range(3)))
+
+
+def test_single_class_says_why_it_cannot(train, teacher):
+    with pytest.raises(MisuseError, match="single_cls=True: renames every class"):
+        train(teacher=teacher, single_cls=True, **FAST)
+
+
+def test_own_checkpoint_teaches_nothing(train, make_checkpoint):
+    path = str(make_checkpoint("yolov8n.yaml", seed=1))
+    with pytest.raises(GateError, match="the student's own checkpoint"):
+        train(model=path, teacher=path, **{**FAST, "force": False, "teacher_floor": 0.0})
+
+
+def test_other_teacher_on_resume_is_refused(train, make_checkpoint, teacher):
+    class Stopped(DistillationTrainer):
+        def _setup_train(self):
+            super()._setup_train()
+            self.add_callback("on_model_save", lambda t: setattr(t, "stop", t.epoch == 0))
+
+        def final_eval(self):
+            pass
+
+    first = train(Stopped, teacher=teacher, epochs=3, **FAST)
+    other = str(make_checkpoint("yolov8s.yaml", seed=2))
+    with pytest.raises(GateError, match="not the checkpoint of the resumed run"):
+        train(model=str(first.last), resume=True, teacher=other)
+    with pytest.raises(MisuseError, match="may not change on resume"):
+        train(model=str(first.last), resume=True, teacher_every=2)
+    with pytest.raises(MisuseError, match=r"teacher_engine=opnvino: expected one of"):
+        train(model=str(first.last), resume=True, teacher_engine="opnvino")
+    with pytest.raises(MisuseError, match="leave student= out"):
+        distill(resume=first.last, student="yolov8n.yaml")
+
+
+def test_keys_from_a_cfg_file(tmp_path, pictures, teacher):
+    path = tmp_path / "my.yaml"
+    path.write_text(f"teacher: {teacher}\nmodel: yolov8n.yaml\ndata: {tmp_path / 'gone.yaml'}\nepochs: 1\n")
+    with pytest.raises(MisuseError, match=r"gone.yaml: no such file"):
+        distill(cfg=path)
+    with pytest.raises(MisuseError, match=r"teacher=missing.pt: no such file"):
+        distill(teacher="missing.pt", cfg=path, data=str(pictures))
+
+
+def test_factor_stays_off_when_the_clock_falls_back():
+    """With time= Ultralytics re-estimates the number of epochs, and progress may shrink."""
+    criterion = DistillationCriterion(None, DetectionModel("yolov8n.yaml", verbose=False), schedule=Schedule(until=0.5))
+    factors = []
+    for progress in (0.4, 0.5, 0.45, 0.6):
+        criterion.start_epoch(progress, False, True)
+        factors.append(criterion.factor)
+    assert factors == [1.0, 0.0, 0.0, 0.0]
+
+
+def test_what_a_worker_refused_reaches_the_parent(tmp_path: Path):
+    with pytest.raises(GateError), reported_to(tmp_path):
+        raise GateError("teacher=x.pt: too weak")
+    assert json.loads((tmp_path / "error.json").read_text())["type"] == "GateError"
+    error = worker_error(tmp_path)
+    assert isinstance(error, GateError) and str(error) == "teacher=x.pt: too weak" and error.exit_code == 3
+    assert worker_error(tmp_path) is None

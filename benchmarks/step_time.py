@@ -5,7 +5,8 @@
 YOLOv8-L teaches YOLOv8-n. Weights do not change what a step costs, so both start random (BN statistics settled, for
 INT8 ranges that make sense). All arms live in one process and take turns step by step, so that they share whatever the
 machine does meanwhile. "As it ships" includes that Ultralytics leaves one core idle; a row with all cores stands beside.
-Peak memory is measured in a process of its own per arm.
+Peak memory is measured in a process of its own per arm. Which engines agree with float32 is teacher_engine.py's
+matter, measured with trained teachers: `passing=` names them, and only they count for the bars; INT8 is timed anyway.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ DEFAULTS = {
     "teacher": "yolov8l.yaml",
     "student": "yolov8n.yaml",
     "arms": "",
+    "passing": "torch,openvino-bf16",
 }
 PARTS = ("teacher", "student forward", "detection loss", "distillers", "backward", "optimizer")
 
@@ -158,11 +160,11 @@ def main() -> int:
                 peak = _peak_memory(name, keys, size, teacher, data, folder)
                 rows.append({"imgsz": size, "arm": name, "s/step": median.pop("step"), **median, "peak GiB": peak})
                 by_name[size, name] = rows[-1]
-    write("step_time", command_line(), rows, _bars(by_name, sizes), notes=notes)
+    write("step_time", command_line(), rows, _bars(by_name, sizes, str(keys["passing"]).split(",")), notes=notes)
     return 0
 
 
-def _bars(rows: dict[tuple[int, str], dict[str, Any]], sizes: list[int]) -> list[Any]:
+def _bars(rows: dict[tuple[int, str], dict[str, Any]], sizes: list[int], passing: list[str]) -> list[Any]:
     plain, native = "Ultralytics plain", "Ultralytics distill_model="
     amx = "amx_bf16" in str(machine()["isa"])
     bars = []
@@ -172,8 +174,8 @@ def _bars(rows: dict[tuple[int, str], dict[str, Any]], sizes: list[int]) -> list
             return rows[size, a][column] / rows[size, b][column]
 
         bf16 = [f"ours csgr_lqe, {e}" for e in ("torch", "openvino-bf16") if (size, f"ours csgr_lqe, {e}") in rows]
-        every = [n for s, n in rows if s == size and n.startswith("ours csgr_lqe")]
-        if not bf16 or (size, native) not in rows or (size, plain) not in rows:
+        every = [f"ours csgr_lqe, {e}" for e in passing if (size, f"ours csgr_lqe, {e}") in rows]
+        if not bf16 or not every or (size, native) not in rows or (size, plain) not in rows:
             continue
         best_bf16 = min(bf16, key=lambda n: rows[size, n]["s/step"])
         best = min(every, key=lambda n: rows[size, n]["s/step"])
@@ -181,9 +183,14 @@ def _bars(rows: dict[tuple[int, str], dict[str, Any]], sizes: list[int]) -> list
         bars += [
             bar(f"{size} px: bf16 engine / Ultralytics' distillation", ratio(best_bf16, native), 0.32, "<="),
             bar(
-                f"{size} px: fastest engine ({best[15:]}) / Ultralytics' distillation", ratio(best, native), 0.25, "<="
+                f"{size} px: fastest passing engine ({best[15:]}) / Ultralytics' distillation",
+                ratio(best, native),
+                0.25,
+                "<=",
             ),
-            bar(f"{size} px: fastest engine / Ultralytics' plain", ratio(best, plain), 1.0 if amx else 1.3, "<="),
+            bar(
+                f"{size} px: fastest passing engine / Ultralytics' plain", ratio(best, plain), 1.0 if amx else 1.3, "<="
+            ),
             bar(f"{size} px: our plain / Ultralytics' plain", ratio("ours plain", plain), 0.5, "<="),
             bar(f"{size} px: distillers (forward) share of the step", share, 0.2, "<="),
             bar(f"{size} px: peak memory / Ultralytics' distillation", ratio(best, native, "peak GiB"), 1.2, "<="),

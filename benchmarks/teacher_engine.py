@@ -150,7 +150,8 @@ def _students(keys: dict[str, Any], out: Path) -> dict[str, list[float]]:
     for seed in [int(s) for s in str(keys["seeds"]).strip("()[]").split(",")]:
         for engine in str(keys["students"]).split(","):
             run = out / f"student-{engine}-s{seed}"
-            if not (run / "weights" / "best.pt").exists():
+            if not (run / "done").exists():
+                shutil.rmtree(run, ignore_errors=True)
                 print(f"student of {engine}, seed {seed}", flush=True)
                 words = [
                     f"teacher={Path(keys['teacher']).resolve()}", f"student={keys['student']}", f"data={data}",
@@ -161,6 +162,7 @@ def _students(keys: dict[str, Any], out: Path) -> dict[str, list[float]]:
                 with run.with_suffix(".log").open("w") as log:
                     command = [sys.executable, "-m", "yolo_kd.cli", "train", *words]
                     subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=True)
+                (run / "done").touch()
             with (run / "results.csv").open() as file:
                 found.setdefault(engine, []).append(max(float(r[METRIC]) for r in csv.DictReader(file)))
     return found

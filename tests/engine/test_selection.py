@@ -244,4 +244,4 @@ def test_all_for_real(teacher, tmp_path):
     assert torch.get_num_threads() == threads and torch.equal(torch.get_rng_state(), state)
     built = selection.build(choice.name, teacher, wide, batches(), tmp_path, lines.append)
     assert all(torch.equal(a, b) for a, b in zip(built(batches()[0]), choice.engine(batches()[0]), strict=True))
-    assert selection.batches_needed(wide, 2) == 4
+    assert selection.batches_needed(wide, 2, torch.device("cpu")) == 4

@@ -102,7 +102,7 @@ def main(settings: dict[str, Any]) -> int:
         progress.end(part)
 
     progress.begin("table")
-    picture = _picture(out, data, rows)
+    picture = _picture(out, data, rows, keys["imgsz"])
     (out / "demo.json").write_text(json.dumps(rows, indent=2) + "\n")
     ultra.LOGGER.info("\n" + _table(rows))
     ultra.LOGGER.info(
@@ -167,24 +167,26 @@ def _table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _picture(out: Path, data: Path, rows: list[dict[str, Any]]) -> Path:
-    """Three validation scenes: labels, teacher, plain and distilled student side by side."""
+def _picture(out: Path, data: Path, rows: list[dict[str, Any]], imgsz: int) -> Path:
+    """The three of the first validation scenes with the most objects: labels, teacher, plain, distilled."""
     import cv2
     import numpy as np
 
-    images = sorted((data.parent / "images" / "val").glob("*.jpg"))[:3]
+    images = sorted((data.parent / "images" / "val").glob("*.jpg"))[:24]
+    images = sorted(images, key=lambda path: -_label_of(path).read_text().count("\n"))[:3]
     columns = [[_labelled(path) for path in images]]
-    columns += [
-        [ultra.YOLO(r["weights"])(path, verbose=False, conf=0.3)[0].plot(line_width=1, labels=False) for path in images]
-        for r in rows
-    ]
+    for row in rows:
+        found = ultra.YOLO(row["weights"])([str(p) for p in images], imgsz=imgsz, verbose=False, conf=0.3, iou=0.5)
+        columns.append([f.plot(line_width=1, labels=False, conf=False) for f in found])
     titles = ["labels", *(f"{r['model']}  {r['mAP50-95']:.3f}" for r in rows)]
     side = 320
     canvas = np.full((26 + side * len(images), side * len(columns), 3), 255, np.uint8)
     for c, (title, column) in enumerate(zip(titles, columns)):
         cv2.putText(canvas, title, (c * side + 8, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (30, 30, 30), 1, cv2.LINE_AA)
         for r, picture in enumerate(column):
-            canvas[26 + r * side : 26 + (r + 1) * side, c * side : (c + 1) * side] = cv2.resize(picture, (side, side))
+            canvas[26 + r * side : 26 + (r + 1) * side, c * side : (c + 1) * side] = cv2.resize(
+                picture, (side, side), interpolation=cv2.INTER_CUBIC
+            )
     path = out / "demo.png"
     cv2.imwrite(str(path), canvas)
     return path
@@ -196,9 +198,12 @@ def _labelled(image: Path) -> Any:
 
     picture: Any = cv2.imread(str(image))
     height, width = picture.shape[:2]
-    label = image.parents[2] / "labels" / image.parent.name / f"{image.stem}.txt"
-    for line in label.read_text().splitlines():
+    for line in _label_of(image).read_text().splitlines():
         kind, x, y, w, h = (float(v) for v in line.split())
         low, high = ((round((x + s * w / 2) * width), round((y + s * h / 2) * height)) for s in (-1, 1))
         cv2.rectangle(picture, low, high, ultra.class_colour(int(kind)), 1)
     return picture
+
+
+def _label_of(image: Path) -> Path:
+    return image.parents[2] / "labels" / image.parent.name / f"{image.stem}.txt"

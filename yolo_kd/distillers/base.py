@@ -200,6 +200,17 @@ class Distiller(nn.Module):
         """The teacher's columns (B, nc, ...) of the shared classes, in the order of `shared_student`."""
         return scores if self._same_teacher else scores.index_select(1, self.teacher_classes)
 
+    def fit(self, batches: Iterable[tuple[HeadOutput, Targets]]) -> dict[str, float]:
+        """Learn from the teacher before the first step, if `needs_fit`; returns numbers that say how well."""
+        return {}
+
+    def fit_state(self) -> dict[str, Tensor]:
+        """What `fit` learnt."""
+        return {}
+
+    def load_fit_state(self, state: dict[str, Tensor]) -> None:
+        """Take over what an earlier `fit` learnt."""
+
     def forward(self, student: HeadOutput, teacher: HeadOutput, targets: Targets) -> dict[str, Tensor]:
         """One scalar per active term."""
         raise NotImplementedError

@@ -13,7 +13,7 @@ In words, per level, with N(x) the maps at zero mean and unit variance per chann
 * `gr`: let every cell gather from its row and column those cells that look like it (softmax of cosine / tau), add the
   cell itself, and compare student and teacher by mean squared difference. With gamma 0 that is twice PKD.
 
-What is ours (`form=yolo`), and why; the checks are in docs/methods.md:
+What is ours (`form=yolo`), and why:
 
 * The attention comes from the teacher's own class scores, or with `attention=gt_boxes` from the labels, not from a
   trained 1x1 convolution: that one learns to make the loss small, and is no class attention before it is trained.

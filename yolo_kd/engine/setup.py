@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,15 @@ from torch import distributed as dist
 
 from yolo_kd import distillers
 from yolo_kd.cfg.home import cache_home
-from yolo_kd.distillers.base import ClassMap, HeadOutput, Targets
+from yolo_kd.distillers.base import ClassMap
 from yolo_kd.engine import classes as class_lists
-from yolo_kd.engine import preflight, selection, ultra
+from yolo_kd.engine import fitting, preflight, selection, ultra
 from yolo_kd.engine.heads import common_levels, cut_spec
 from yolo_kd.engine.rng import preserved_rng
 from yolo_kd.engine.samples import sample_batches
 from yolo_kd.engine.teacher import Teacher, TorchEngine, half_precision
 from yolo_kd.engine.terms import Method, build_methods
 from yolo_kd.errors import GateError, MisuseError
-
-MIN_CORRELATION = 0.1  # of predicted quality and IoU, below which a quality predictor says nothing
-FIT_BATCHES = 16  # batches of teacher outputs that the quality predictor is fitted on
 
 
 @dataclass
@@ -59,7 +55,7 @@ class Distillation:
             if ultra.RANK in {-1, 0}:
                 preflight.save_report(trainer.save_dir, report)
             if not self.restored:
-                self._fit(trainer)
+                fitting.fit(trainer, self.teacher, self.methods)
             self._agree_over_ranks()
 
     def state(self) -> dict[str, Any]:
@@ -121,26 +117,6 @@ class Distillation:
         name = ultra.from_first_rank(name)
         self.teacher.use(name, engine or selection.build(name, self.teacher, kd, batches, cache, trainer.log))
         trainer.log(f"teacher runs on {name}")
-
-    def _fit(self, trainer: Any) -> None:
-        """Let distillers that need it learn from the teacher's outputs on training batches first."""
-        for method in self.methods:
-            fit = getattr(method.distiller, "fit", None)
-            if fit is None:
-                continue
-            found = fit(self._taught(trainer, f"{method.name} fits on teacher"))
-            trainer.log(f"{method.name} fitted: " + ", ".join(f"{k} {v:.4g}" for k, v in found.items()))
-            if found.get("correlation", 1.0) < MIN_CORRELATION:
-                trainer.log(
-                    f"WARNING {method.name}: the shape of this teacher's boxes hardly says how good they are (correlation "
-                    f"{found['correlation']:.2f}); consider leaving it out: {method.name}.{method.terms[0].name}=none"
-                )
-
-    def _taught(self, trainer: Any, label: str) -> Iterator[tuple[HeadOutput, Targets]]:
-        """The teacher's outputs with labels, batch by batch: all at once would be gigabytes."""
-        for batch in ultra.TQDM(sample_batches(trainer, FIT_BATCHES), desc=f"{label:>22}", total=FIT_BATCHES):
-            targets = Targets(batch["bboxes"], batch["cls"].reshape(-1).long(), batch["batch_idx"].long())
-            yield self.teacher(batch["img"]), targets
 
     def _agree_over_ranks(self) -> None:
         """Every rank starts from the first rank's distillers."""

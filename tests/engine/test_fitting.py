@@ -1,0 +1,41 @@
+"""A fit is made once per teacher and data, and made again when its file is damaged."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from yolo_kd import DistillationTrainer
+from yolo_kd.distillers.lqe import LQE
+
+
+@pytest.fixture
+def fits(monkeypatch, tmp_path):
+    """Counts calls of LQE.fit; the cache is empty."""
+    monkeypatch.setenv("YOLO_KD_HOME", str(tmp_path / "home"))
+    calls: list[int] = []
+    fit = LQE.fit
+    monkeypatch.setattr(LQE, "fit", lambda self, *args, **keys: (calls.append(1), fit(self, *args, **keys))[1])
+    return calls
+
+
+def test_kept_reused_and_repaired(train, make_checkpoint, fits, tmp_path, monkeypatch):
+    lines: list[str] = []
+    monkeypatch.setattr(DistillationTrainer, "log", lambda self, line: lines.append(line))
+    keys = {"distill": "lqe", "force": True, "teacher_engine": "torch"}
+    teacher = str(make_checkpoint("yolov8s.yaml", seed=1))
+
+    def state(trainer):
+        return {k: v.clone() for k, v in trainer.distillation.methods[0].distiller.fit_state().items()}
+
+    first = state(train(teacher=teacher, **keys))
+    again = state(train(teacher=teacher, **keys))
+    assert len(fits) == 1
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    kept = list((tmp_path / "home" / "fits").iterdir())
+    assert len(kept) == 1
+    kept[0].write_bytes(b"damaged")
+    train(teacher=teacher, **keys)
+    assert len(fits) == 2 and any("damaged" in line for line in lines)
+    train(teacher=str(make_checkpoint("yolov8s.yaml", seed=2)), **keys)
+    assert len(fits) == 3, "another teacher needs a fit of its own"

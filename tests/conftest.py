@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,15 @@ def write_pictures(root: Path, names: tuple[str, ...] = NAMES, train: int = 8, v
     path = root / "data.yaml"
     path.write_text(yaml.safe_dump({"train": "images/train", "val": "images/val", "names": dict(enumerate(names))}))
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache folder of the tests' own, so that they neither fill the user's nor pass because of it."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("YOLO_KD_HOME", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

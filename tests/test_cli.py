@@ -192,5 +192,5 @@ def test_demo_compares_three_models(capsys, monkeypatch, tmp_path):
     rows = json.loads((tmp_path / "demo" / "demo.json").read_text())
     assert [r["model"] for r in rows] == ["teacher", "plain student", "distilled student"]
     assert all(r["parameters"] > 3e6 and r["GFLOPs"] > 0 and 0 <= r["mAP50-95"] <= r["mAP50"] <= 1 for r in rows)
-    assert (tmp_path / "demo" / "demo.png").exists() and (tmp_path / "demo" / "traffic.mp4").exists()
+    assert (tmp_path / "demo" / "demo.jpg").exists() and (tmp_path / "demo" / "traffic.mp4").exists()
     assert main(["demo", "imags=3"]) == 2 and "did you mean 'images'" in capsys.readouterr().err

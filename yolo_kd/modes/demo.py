@@ -187,7 +187,7 @@ def _picture(out: Path, data: Path, rows: list[dict[str, Any]], imgsz: int) -> P
             canvas[26 + r * side : 26 + (r + 1) * side, c * side : (c + 1) * side] = cv2.resize(
                 picture, (side, side), interpolation=cv2.INTER_CUBIC
             )
-    path = out / "demo.png"
+    path = out / "demo.jpg"
     cv2.imwrite(str(path), canvas)
     return path
 

@@ -1,0 +1,112 @@
+"""What Ultralytics does when a run goes wrong, or runs against the clock, with a teacher beside it."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from ultralytics.engine import trainer as ultralytics_trainer
+
+from yolo_kd import DistillationTrainer
+from yolo_kd.engine.resume import load_sidecar, sidecar_path
+
+FAST = {"distill": "pkd", "force": True, "teacher_engine": "torch"}
+
+
+@pytest.fixture
+def teacher(make_checkpoint) -> str:
+    return str(make_checkpoint("yolov8s.yaml", seed=1))
+
+
+def test_not_a_number_goes_back_to_the_last_checkpoint_with_its_adapters(train, teacher):
+    seen: dict = {}
+
+    class Poisoned(DistillationTrainer):
+        def _handle_nan_recovery(self, epoch):
+            if epoch == 1 and "kept" not in seen:
+                seen["kept"] = load_sidecar(sidecar_path(self.last))["distillers"]["pkd"]
+                self.loss = torch.tensor(float("nan"))
+                with torch.no_grad():
+                    for adapter in self._adapters():
+                        adapter.fill_(7.0)
+                recovered = super()._handle_nan_recovery(epoch)
+                seen["back"] = {k: v.clone() for k, v in self.distillation.methods[0].distiller.state_dict().items()}
+                return recovered
+            return super()._handle_nan_recovery(epoch)
+
+    trainer = train(Poisoned, teacher=teacher, epochs=3, **FAST)
+    assert seen["kept"].keys() == seen["back"].keys() and len(seen["kept"]) > 0
+    assert all(torch.equal(seen["back"][k], v) for k, v in seen["kept"].items())
+    with (trainer.save_dir / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [r["epoch"] for r in rows] == ["1", "2", "3"]
+    assert all(float(r["train/pkd_loss"]) > 0 for r in rows)
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino-bf16"])
+def test_out_of_memory_goes_on_with_half_the_batch_and_the_teacher(train, teacher, engine):
+    sizes: list[int] = []
+
+    class Small(DistillationTrainer):
+        def _setup_train(self):
+            super()._setup_train()
+            whole = self.criterion.teacher.engine
+
+            def engine(img):
+                sizes.append(len(img))
+                if len(img) > 2:
+                    raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
+                return whole(img)
+
+            self.criterion.teacher.engine = engine
+
+    keys = {**FAST, "teacher_engine": engine, "max_feature_error": 9, "max_score_error": 9}
+    trainer = train(Small, teacher=teacher, **keys)
+    assert sizes == [4, 2, 2, 2, 2] and trainer.batch_size == 2
+    assert float(trainer.loss_items["pkd_loss"]) > 0
+
+
+def test_against_the_clock_the_schedule_follows_the_estimated_epochs(train, teacher, monkeypatch):
+    """time=: Ultralytics estimates the number of epochs anew after each; a second passes at each look at the clock."""
+    ticks = iter(range(10**6))
+    monkeypatch.setattr(ultralytics_trainer, "time", SimpleNamespace(time=lambda: float(next(ticks)), sleep=None))
+    factors: list[tuple[int, int, float]] = []
+
+    class Watched(DistillationTrainer):
+        def optimizer_step(self):
+            factors.append((self.epoch, self.epochs, self.criterion.factor))
+            super().optimizer_step()
+
+    trainer = train(Watched, teacher=teacher, epochs=100, time=30 / 3600, until=0.5, **FAST)
+    assert 3 <= trainer.epoch < 20
+    for epoch, epochs, factor in factors:
+        assert factor == (1.0 if epoch / epochs < 0.5 else 0.0), (epoch, epochs)
+    assert {f for *_, f in factors} == {0.0, 1.0}
+
+
+def test_stock_ultralytics_resumes_our_last_checkpoint(train, teacher):
+    """The student that leaves us is plain, also half-way: without yolo_kd its run goes on as an undistilled one."""
+
+    class Stopped(DistillationTrainer):
+        def _setup_train(self):
+            super()._setup_train()
+            self.add_callback("on_model_save", lambda t: setattr(t, "stop", t.epoch == 1))
+
+        def final_eval(self):
+            pass
+
+    first = train(Stopped, teacher=teacher, epochs=3, **FAST)
+    code = (
+        "import sys; sys.modules['yolo_kd'] = None\n"
+        "from ultralytics import YOLO\n"
+        f"model = YOLO({str(first.last)!r}); model.train(resume=True)\n"
+        "t = model.trainer; print('ENDED', t.start_epoch, t.epoch, len(t.optimizer.param_groups))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    groups = len(first.optimizer.param_groups) - 1
+    assert f"ENDED 2 2 {groups}" in done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -61,25 +62,23 @@ if world > 1:
 """
 
 
-def spawn(path: Path, teacher: Path, world: int, copies: int, out: Path, port: int) -> dict:
+def run_ranks(path: Path, teacher: Path, world: int, copies: int, out: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     args = [str(world), str(port), str(teacher), str(out), str(copies)]
     workers = [subprocess.Popen([sys.executable, str(path), str(rank), *args]) for rank in range(world)]
     assert [w.wait(240) for w in workers] == [0] * world
-    return torch.load(out, weights_only=True)
 
 
 @pytest.mark.slow
 def test_two_ranks_give_the_gradients_of_the_joined_batch(tmp_path, make_checkpoint):
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     path = tmp_path / "worker.py"
     path.write_text(WORKER)
     teacher = make_checkpoint("yolov8s.yaml", seed=1)
-    one = spawn(path, teacher, 1, 2, tmp_path / "one.pt", port)
-    two = spawn(path, teacher, 2, 1, tmp_path / "two.pt", port)
+    run_ranks(path, teacher, 1, 2, tmp_path / "one.pt")
+    run_ranks(path, teacher, 2, 1, tmp_path / "two.pt")
+    one, two = (torch.load(tmp_path / name, weights_only=True) for name in ("one.pt", "two.pt"))
     assert one["items"].keys() == two["items"].keys() >= {"cs_loss", "gr_loss", "kdcls_loss", "kdloc_loss"}
     assert all(float(v) == pytest.approx(float(one["items"][k]), rel=1e-3) for k, v in two["items"].items())
     assert one["model"].keys() == two["model"].keys() and one["adapters"]
@@ -87,6 +86,42 @@ def test_two_ranks_give_the_gradients_of_the_joined_batch(tmp_path, make_checkpo
         found = two["model"][name] if name in two["model"] else two["adapters"][int(name.split()[1])]
         scale = float(wanted.abs().max())
         assert torch.allclose(found, wanted, atol=2e-3 * scale + 1e-6, rtol=1e-2), (name, scale)
+
+
+CALIBRATION = """
+rank, world, port, teacher_path, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4], sys.argv[5]
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
+torch.manual_seed(0)
+student = DetectionModel("yolov8n.yaml", nc=3, verbose=False)
+student.args = get_cfg()
+student.names = {0: "car", 1: "truck", 2: "person"}
+teacher = Teacher(teacher_path, torch.device("cpu"))
+recipe = Recipe("test", {"csgr": {"gr": "auto:0.5"}, "pcd": {"cls": "auto:0.25"}})
+methods = build_methods(recipe, ultra.head_spec(student), teacher.spec, match(student.names, teacher.names), print)
+criterion = DistillationCriterion(student.init_criterion(), student, teacher, methods, calibrate_batches=2)
+student.train()
+student.criterion = criterion
+criterion.start_epoch(0.0, False, warm=True)
+for step in range(3):
+    img = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(10 * rank + step))
+    boxes = torch.tensor([[0.5, 0.5, 0.8 - 0.2 * rank, 0.8]] * (2 - rank))  # the ranks see unlike pictures
+    batch = {"img": img, "cls": torch.zeros(len(boxes), 1), "bboxes": boxes, "batch_idx": torch.arange(len(boxes)).float()}
+    student(batch)
+gains = {t.key: t.gain for t in criterion.terms}
+torch.save({"gains": gains, "fixed": [t.fixed for t in criterion.terms], "local": step}, f"{out}.{rank}")
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_ranks_calibrate_one_gain_though_they_see_unlike_pictures(tmp_path, make_checkpoint):
+    path = tmp_path / "worker.py"
+    path.write_text(WORKER.partition("rank, world")[0] + CALIBRATION)
+    run_ranks(path, make_checkpoint("yolov8s.yaml", seed=1), 2, 1, tmp_path / "gains")
+    one, two = (torch.load(tmp_path / f"gains.{rank}", weights_only=True) for rank in (0, 1))
+    assert one["gains"] == two["gains"] and all(g > 0 for g in one["gains"].values())
+    assert all(one["fixed"]) and all(two["fixed"])
 
 
 def test_workers_are_rebuilt_with_our_trainer_and_settings(monkeypatch, tmp_path, pictures, make_checkpoint):

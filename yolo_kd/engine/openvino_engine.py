@@ -114,7 +114,9 @@ class OpenVINOEngine:
         model = self.model.clone()
         model.reshape(list(shape))
         model = channels_last(model)
-        # One request over the threads that torch uses. Pinning is off: two runs on one machine would share a core while
+        # One request over the threads that torch uses, waited for: running it in the background beside the student's
+        # forward pass made a step 1.17 times slower (1.305 s for 1.117 s; OpenMP's threads spin while they wait, and with
+        # OMP_WAIT_POLICY=PASSIVE it was a tie, 1.193 s for 1.205 s). Pinning is off: two runs on one machine would share a core while
         # others idle (seen: 1.4 times the wall time of a run beside others).
         compiled = ov.Core().compile_model(
             model,

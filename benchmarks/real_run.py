@@ -3,20 +3,25 @@
     python -m benchmarks.real_run data=hituav/data_scene.yaml weights=yolov8n.pt out=runs/real name=hituav
 
 Every training is a process of its own, under `out`; finished ones are kept, so that a stopped benchmark goes on. The
-teacher is `weights` fine-tuned on the training split until val stops rising. The arm `native` is Ultralytics' own
+teacher is `weights` fine-tuned on the training split until val stops rising. The seeds train side by side, each on its
+own share of the cores, so that every arm of every seed has the same machine. The arm `native` is Ultralytics' own
 distill_model= as it ships, that is in float32: it refuses bf16 on a CPU. `plain_equal_time` is plain trained for as many
-epochs as fit into the wall time of `csgr_lqe`. Checkpoints are chosen on val; test is looked at once, at the end.
+epochs as fit into the time of `csgr_lqe`, set-up and pre-flight included. Time is the processor time of the whole
+process divided by its cores: what the run takes on a machine that does nothing else. Checkpoints are chosen on val;
+test is looked at once, at the end.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -55,29 +60,52 @@ def main() -> int:
     notes = quiet()
     out = Path(keys["out"]).resolve() / keys["name"]
     out.mkdir(parents=True, exist_ok=True)
-    data = _private_copy(Path(keys["data"]).resolve(), out)
+    source = Path(keys["data"]).resolve()
+    data = _private_copy(source, out / "data")
     teacher = Path(keys["teacher"]).resolve() if keys["teacher"] else _train_teacher(keys, data, out)
     seeds = [int(s) for s in str(keys["seeds"]).strip("()[]").split(",")]
     arms = [a.strip() for a in str(keys["arms"]).split(",")]
-    jobs = [(arm, seed) for seed in seeds for arm in arms]
-    for index, (arm, seed) in enumerate(jobs):
-        print(f"[{index + 1}/{len(jobs)}] {arm}, seed {seed}", flush=True)
-        _train(arm, seed, int(keys["epochs"]), keys, data, teacher, out)
+    shares = _shares(len(seeds))
+    copies = [_private_copy(source, out / f"data-s{seed}") for seed in seeds]
+    with ThreadPoolExecutor(len(shares)) as lanes:
+        jobs = [
+            lanes.submit(_lane, arms, seed, keys, copies[i], teacher, out, shares[i % len(shares)])
+            for i, seed in enumerate(seeds)
+        ]
+    for job in jobs:
+        job.result()
     if {"plain", "csgr_lqe"} <= set(arms):
-        for seed in seeds:
-            wall = [_read(out / f"{arm}-s{seed}")["seconds"] for arm in ("plain", "csgr_lqe")]
-            epochs = max(round(int(keys["epochs"]) * wall[1] / wall[0]), int(keys["epochs"]))
-            print(f"plain for {epochs} epochs, seed {seed}: as long as csgr_lqe took", flush=True)
-            _train(EQUAL_TIME, seed, epochs, keys, data, teacher, out)
         arms.append(EQUAL_TIME)
     return _report(keys, out, data, teacher, arms, seeds, notes)
 
 
-def _private_copy(data: Path, out: Path) -> Path:
-    """The data set copied beside the runs: Ultralytics writes caches next to labels."""
-    target = out / "data"
+def _shares(seeds: int) -> list[set[int]]:
+    """The cores of each training: all for one, an equal part each for several side by side."""
+    mine = sorted(os.sched_getaffinity(0))
+    lanes = min(seeds, len(mine))
+    size = len(mine) // lanes
+    return [set(mine[i * size : (i + 1) * size]) for i in range(lanes)]
+
+
+def _lane(
+    arms: list[str], seed: int, keys: dict[str, Any], data: Path, teacher: Path, out: Path, share: set[int]
+) -> None:
+    """All arms of one seed, one after the other."""
+    budget = int(keys["epochs"])
+    for index, arm in enumerate(arms):
+        print(f"seed {seed}: {arm} ({index + 1}/{len(arms)})", flush=True)
+        _train(arm, seed, budget, keys, data, teacher, out, share)
+    if {"plain", "csgr_lqe"} <= set(arms):
+        times = [_read(out / f"{arm}-s{seed}")["seconds"] for arm in ("plain", "csgr_lqe")]
+        epochs = max(round(budget * times[1] / times[0]), budget)
+        print(f"seed {seed}: plain for {epochs} epochs, as long as csgr_lqe took", flush=True)
+        _train(EQUAL_TIME, seed, epochs, keys, data, teacher, out, share)
+
+
+def _private_copy(data: Path, target: Path) -> Path:
+    """The data set copied to `target`: Ultralytics writes caches next to labels."""
     if not target.exists():
-        part = out / "data.part"
+        part = target.with_name(target.name + ".part")
         shutil.rmtree(part, ignore_errors=True)
         shutil.copytree(data.parent, part)
         part.rename(target)
@@ -93,11 +121,13 @@ def _train_teacher(keys: dict[str, Any], data: Path, out: Path) -> Path:
         "lrf=0.02",
     ]
     args += [f"epochs={keys['teacher_epochs']}", "warmup_epochs=1", "seed=0", "lr0=0.0002"]
-    _run(run, _ours(args, keys, data, run), {"arm": "teacher", "seed": 0})
+    _run(run, _ours(args, keys, data, run), {"arm": "teacher", "seed": 0}, set(os.sched_getaffinity(0)))
     return run / "weights" / "best.pt"
 
 
-def _train(arm: str, seed: int, epochs: int, keys: dict[str, Any], data: Path, teacher: Path, out: Path) -> None:
+def _train(
+    arm: str, seed: int, epochs: int, keys: dict[str, Any], data: Path, teacher: Path, out: Path, share: set[int]
+) -> None:
     run = out / f"{arm}-s{seed}"
     args = [f"student={keys['student']}", f"epochs={epochs}", f"seed={seed}", f"lr0={keys['lr0']}"]
     if arm == "native":
@@ -108,7 +138,7 @@ def _train(arm: str, seed: int, epochs: int, keys: dict[str, Any], data: Path, t
         command = _ours(["distill=none", *args], keys, data, run)
     else:
         command = _ours([f"distill={arm}", f"teacher={teacher}", *args], keys, data, run)
-    _run(run, command, {"arm": arm, "seed": seed, "epochs": epochs})
+    _run(run, command, {"arm": arm, "seed": seed, "epochs": epochs}, share)
 
 
 def _common(keys: dict[str, Any], data: Path, run: Path) -> list[str]:
@@ -126,24 +156,29 @@ def _ours(args: list[str], keys: dict[str, Any], data: Path, run: Path) -> list[
     return [sys.executable, "-m", "yolo_kd.cli", "train", *args, *_common(keys, data, run)]
 
 
-def _run(run: Path, command: list[str], facts: dict[str, Any]) -> None:
-    """Train unless it is done; `done.json` is written last, so a half-finished run starts anew."""
+def _run(run: Path, command: list[str], facts: dict[str, Any], share: set[int]) -> None:
+    """Train on these cores unless it is done; `done.json` is written last, so a half-finished run starts anew."""
     if (run / "done.json").exists():
         if json.loads((run / "done.json").read_text())["command"] != command:
             raise SystemExit(f"{run} was made by another command; choose another out= or name=, or delete it")
         return
     shutil.rmtree(run, ignore_errors=True)
+    environment = {**os.environ, "YOLO_KD_HOME": str(run.parent / f"home-{run.name}")}  # caches are this run's own
     start = time.time()
     log = run.with_suffix(".log")
     with log.open("w") as file:
-        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
-    if done.returncode:
-        raise SystemExit(f"{run.name} failed with exit code {done.returncode}; see {log}")
-    (run / "done.json").write_text(json.dumps({**facts, "seconds": time.time() - start, "command": command}, indent=1))
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+        os.sched_setaffinity(process.pid, share)
+        _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{run.name} failed with exit code {process.returncode}; see {log}")
+    facts = {**facts, "seconds": (used.ru_utime + used.ru_stime) / len(share), "wall": time.time() - start}
+    (run / "done.json").write_text(json.dumps({**facts, "command": command}, indent=1))
 
 
 def _read(run: Path) -> dict[str, Any]:
-    """Facts, curve and training time of a finished run."""
+    """Facts, curve and time of a finished run."""
     facts = json.loads((run / "done.json").read_text())
     with (run / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -216,9 +251,7 @@ def _bars(mean: dict[str, dict[str, float]], own: dict[str, float], splits: list
                 )
             )
         if EQUAL_TIME in mean:
-            bars.append(
-                bar(f"csgr_lqe minus plain at equal wall time ({split})", ours - mean[EQUAL_TIME][split], 0.0, ">=")
-            )
+            bars.append(bar(f"csgr_lqe minus plain at equal time ({split})", ours - mean[EQUAL_TIME][split], 0.0, ">="))
     half = mean["plain"]["val"] / own["val"]
     bars.append(bar("plain reaches of its teacher (val), so that the budget says something", half, 0.5, ">="))
     return bars

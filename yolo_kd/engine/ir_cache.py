@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yolo_kd.engine.teacher import file_sha256
+from yolo_kd.deploy.artifact import sha256
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -67,7 +67,7 @@ class IRCache:
             if entry["key"] != dict(key):
                 raise ValueError("manifest of another key")
             for suffix in (".xml", ".bin"):
-                if file_sha256(self._path(stem, suffix)) != entry["sha256"][suffix]:
+                if sha256(self._path(stem, suffix)) != entry["sha256"][suffix]:
                     raise ValueError(f"{suffix} does not have the hash it was stored with")
             return ov.Core().read_model(self._path(stem, ".xml"))
         except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
@@ -83,7 +83,7 @@ class IRCache:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._path(stem, ".json").unlink(missing_ok=True)  # while the files change, there is no entry
             ov.save_model(model, self._path(temporary, ".xml"), compress_to_fp16=False)
-            hashes = {suffix: file_sha256(self._path(temporary, suffix)) for suffix in (".bin", ".xml")}
+            hashes = {suffix: sha256(self._path(temporary, suffix)) for suffix in (".bin", ".xml")}
             write_json(self._path(temporary, ".json"), {"key": dict(key), "sha256": hashes})
             for suffix in (".bin", ".xml", ".json"):
                 self._path(temporary, suffix).replace(self._path(stem, suffix))

@@ -11,11 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from yolo_kd.deploy.artifact import sha256
 from yolo_kd.distillers.base import ClassMap, HeadOutput
 from yolo_kd.engine import classes as class_lists
 from yolo_kd.engine import ultra
 from yolo_kd.engine.evaluation import evaluate
-from yolo_kd.engine.teacher import Teacher, file_sha256
+from yolo_kd.engine.teacher import Teacher
 from yolo_kd.errors import GateError, MisuseError
 
 REPORT = "preflight.json"
@@ -102,7 +103,7 @@ def refuse_or_go_on(teacher: Teacher, reason: str | None, force: bool, log: Call
 def same_file(student: Any, teacher: Teacher) -> bool:
     """Whether the student starts from the teacher's own checkpoint."""
     path = Path(str(student))
-    return path.suffix == ".pt" and path.exists() and file_sha256(path) == teacher.sha256
+    return path.suffix == ".pt" and path.exists() and sha256(path) == teacher.sha256
 
 
 def save_report(folder: Path, report: dict[str, Any]) -> None:

@@ -6,7 +6,6 @@ An engine is anything that is called with images (B, C, H, W) in [0, 1] and retu
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from yolo_kd.deploy.artifact import sha256
 from yolo_kd.distillers.base import HeadOutput, HeadSpec
 from yolo_kd.engine import ultra
 from yolo_kd.engine.heads import TeacherNet, cut_output, cut_spec
@@ -35,7 +35,7 @@ class Teacher:
     def __init__(self, source: str, device: torch.device, towers: bool = False, trust: bool = False) -> None:
         model = ultra.load_detector(source, "teacher", trust)
         self.path = Path(getattr(model, "pt_path", source)).resolve()
-        self.sha256 = file_sha256(self.path)
+        self.sha256 = sha256(self.path)
         self.names = ultra.class_names(model)
         self.channels = ultra.image_channels(model)
         self.parameters = sum(p.numel() for p in model.parameters())
@@ -88,12 +88,3 @@ def half_precision(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     return torch.bfloat16 if device.type == "cpu" and has_bf16() else torch.float32
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -1,0 +1,110 @@
+"""A camera frame resized and padded to a net's input: one preprocessor for calibration, evaluation and the device.
+
+The geometry is Ultralytics' (`LetterBox` with `auto=False`, `scale_boxes`): each side is rounded, the picture lies in the
+middle, an odd line of padding goes to the right or to the bottom, and the padding is grey 114.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from yolo_kd.errors import MisuseError
+
+PAD_VALUE = 114
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a frame lies in the net's input.
+
+    Args:
+        frame_hw: Height and width of the frame in pixels.
+        inner_hw: Height and width of the resized frame in the net's input.
+        top: First row of the resized frame.
+        left: First column of the resized frame.
+    """
+
+    frame_hw: tuple[int, int]
+    inner_hw: tuple[int, int]
+    top: int
+    left: int
+
+    def to_frame(self, boxes_net: np.ndarray) -> np.ndarray:
+        """(N, 4) xyxy in pixels of the net's input as float32 xyxy in pixels of the frame, clipped to it."""
+        (height, width), (inner_h, inner_w) = self.frame_hw, self.inner_hw
+        boxes = boxes_net.astype(np.float32)
+        boxes[:, [0, 2]] = ((boxes[:, [0, 2]] - self.left) / (inner_w / width)).clip(0, width)
+        boxes[:, [1, 3]] = ((boxes[:, [1, 3]] - self.top) / (inner_h / height)).clip(0, height)
+        return boxes
+
+
+def place(frame_hw: tuple[int, int], net_hw: tuple[int, int]) -> Placement:
+    """Where a frame of one size lies in a net's input of another.
+
+    >>> place((1080, 1920), (640, 640))
+    Placement(frame_hw=(1080, 1920), inner_hw=(360, 640), top=140, left=0)
+    """
+    gain = min(net_hw[0] / frame_hw[0], net_hw[1] / frame_hw[1])
+    inner = max(round(frame_hw[0] * gain), 1), max(round(frame_hw[1] * gain), 1)
+    top, left = (round((net - own) / 2 - 0.1) for net, own in zip(net_hw, inner, strict=True))
+    return Placement(frame_hw, inner, top, left)
+
+
+class Letterbox:
+    """Resizes frames into one buffer that is reused: each call overwrites what the last one returned.
+
+    Args:
+        net_hw: Height and width of the net's input in pixels.
+    """
+
+    def __init__(self, net_hw: tuple[int, int]) -> None:
+        self.net_hw = net_hw
+        self.buffer = np.full((*net_hw, 3), PAD_VALUE, np.uint8)
+        self._placement: Placement | None = None
+
+    def __call__(self, frame: np.ndarray) -> tuple[np.ndarray, Placement]:
+        """The net's input (H, W, 3) uint8 in the frame's channel order, and where the frame lies in it.
+
+        Args:
+            frame: (H, W, 3) or (H, W, 4) BGR or (H, W) or (H, W, 1) grey, uint8; a fourth channel is dropped.
+
+        Raises:
+            MisuseError: Another shape or type.
+        """
+        import cv2
+
+        frame = as_bgr(frame)
+        placement = self._placement
+        if placement is None or placement.frame_hw != frame.shape[:2]:
+            placement = self._placement = place((frame.shape[0], frame.shape[1]), self.net_hw)
+            self.buffer[:] = PAD_VALUE
+        (height, width), top, left = placement.inner_hw, placement.top, placement.left
+        inner = self.buffer[top : top + height, left : left + width]
+        if frame.shape[:2] == placement.inner_hw:
+            inner[:] = frame
+        else:
+            cv2.resize(frame, (width, height), dst=inner, interpolation=cv2.INTER_LINEAR)
+        return self.buffer, placement
+
+
+def as_bgr(frame: np.ndarray) -> np.ndarray:
+    """A frame as (H, W, 3) uint8.
+
+    Raises:
+        MisuseError: It is no such picture.
+    """
+    import cv2
+
+    if not isinstance(frame, np.ndarray):
+        raise MisuseError(f"frame: expected a numpy array (H, W, 3) of uint8, got {type(frame).__name__}")
+    if frame.dtype != np.uint8:
+        hint = "; scale 16-bit pictures down first" if frame.dtype == np.uint16 else ""
+        raise MisuseError(f"frame: expected uint8 pixels, got {frame.dtype}{hint}")
+    channels = {2: 1, 3: frame.shape[-1]}.get(frame.ndim, 0)
+    if channels not in (1, 3, 4) or frame.size == 0:
+        raise MisuseError(f"frame: expected (H, W, 3) in BGR or (H, W) in grey, got {frame.shape}")
+    if channels == 1:
+        return cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)
+    return frame if channels == 3 else np.ascontiguousarray(frame[..., :3])

@@ -1,0 +1,149 @@
+"""Whether an artifact has earned its place on the device: arithmetic on numbers that others measured.
+
+The commonest complaint about quantized detectors is silence: they detect nothing, or are slower than float, and nobody
+said so. Every limit is a setting; no model runs here, so every case can be tried by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from yolo_kd.deploy.artifact import Verdict
+
+MIN_BOXES = 20  # labelled boxes below which the AP of a class or size is luck, and only remarked upon
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the gate tolerates.
+
+    Args:
+        max_drop: Loss of AP against the float parent, absolute.
+        max_class_drop: The same for any class, and for any of small, medium and large boxes.
+        min_f1: Matched F1 of the boxes with the parent's at IoU .5.
+        max_score_error: Mean absolute difference of matched confidences.
+        min_iou: Mean IoU of matched boxes.
+        max_slowdown: Time per image as a multiple of the float parent's on this device.
+    """
+
+    max_drop: float = 0.01
+    max_class_drop: float = 0.05
+    min_f1: float = 0.9
+    max_score_error: float = 0.05
+    min_iou: float = 0.85
+    max_slowdown: float = 1.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was seen of an artifact and of its float parent, on the same held-out images and the same device.
+
+    Args:
+        images: Number of held-out images.
+        finite: Whether every raw output was finite.
+        score_range: Lowest and highest raw class score.
+        boxes: Boxes found by the artifact.
+        parent_boxes: Boxes found by the parent.
+        f1: Matched F1 at IoU .5.
+        iou: Mean IoU of matched boxes.
+        score_error: Mean absolute difference of matched confidences.
+        ms: Milliseconds per image, median; None if it was not timed.
+        parent_ms: The parent's, in the faster of the precisions that this device runs it in by default.
+        ap: AP of artifact and parent; None without labels.
+        drop_interval: Bootstrap interval of the drop in AP.
+        by_part: AP of artifact and parent for each class and size by name; None where there was no box.
+        labelled: Number of labelled boxes of each of these.
+    """
+
+    images: int
+    finite: bool
+    score_range: tuple[float, float]
+    boxes: int
+    parent_boxes: int
+    f1: float
+    iou: float
+    score_error: float
+    ms: float | None = None
+    parent_ms: float | None = None
+    ap: tuple[float, float] | None = None
+    drop_interval: tuple[float, float] | None = None
+    by_part: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    labelled: Mapping[str, int] = field(default_factory=dict)
+
+
+def decide(seen: Measured, limits: Limits = Limits()) -> Verdict:
+    """Passed or rejected, with a line for each reason, and remarks for what is odd but tolerated."""
+    reasons = [*_output_faults(seen), *_disagreements(seen, limits), *_losses(seen, limits)]
+    if seen.ms is not None and seen.parent_ms is not None and seen.ms > limits.max_slowdown * seen.parent_ms:
+        reasons.append(
+            f"slower than float on this device: {seen.ms:.2f} ms per image against {seen.parent_ms:.2f} ms "
+            f"({seen.ms / seen.parent_ms:.2f} x, allowed {limits.max_slowdown:g} x)"
+        )
+    return Verdict(not reasons, tuple(reasons), tuple(_remarks(seen, limits)))
+
+
+def _output_faults(seen: Measured) -> list[str]:
+    faults = []
+    if not seen.finite:
+        faults.append("outputs that are not finite")
+    low, high = seen.score_range
+    if seen.finite and not (low >= -1e-3 and high <= 1 + 1e-3):
+        faults.append(f"class scores from {low:.3g} to {high:.3g}, expected 0 to 1")
+    if seen.boxes == 0:
+        faults.append(f"detects nothing on {seen.images} images, the float parent {seen.parent_boxes} boxes")
+    return faults
+
+
+def _disagreements(seen: Measured, limits: Limits) -> list[str]:
+    if seen.boxes == 0:
+        return []
+    faults = []
+    if seen.f1 < limits.min_f1:
+        faults.append(
+            f"boxes disagree with the float parent: matched F1 {seen.f1:.3f}, expected {limits.min_f1:g} or more"
+        )
+    if seen.iou < limits.min_iou:
+        faults.append(f"boxes are off: mean IoU {seen.iou:.3f} of matched ones, expected {limits.min_iou:g} or more")
+    if seen.score_error > limits.max_score_error:
+        faults.append(f"confidences are off by {seen.score_error:.3f} on average, allowed {limits.max_score_error:g}")
+    return faults
+
+
+def _losses(seen: Measured, limits: Limits) -> list[str]:
+    if seen.ap is None:
+        return []
+    faults = []
+    own, parent = seen.ap
+    if parent - own > limits.max_drop:
+        faults.append(f"AP drops by {parent - own:.4f} ({parent:.4f} to {own:.4f}), allowed {limits.max_drop:g}")
+    for part, lost in _drops(seen, limits):
+        if seen.labelled.get(part, 0) >= MIN_BOXES:
+            faults.append(f"AP of {part} drops by {lost:.4f}, allowed {limits.max_class_drop:g}")
+    return faults
+
+
+def _remarks(seen: Measured, limits: Limits) -> list[str]:
+    remarks = []
+    if seen.ap is None:
+        remarks.append("no labels: AP was not compared")
+    elif seen.drop_interval is not None and seen.drop_interval[1] < 0:
+        remarks.append(
+            f"AP rose beyond noise ({seen.ap[1]:.4f} to {seen.ap[0]:.4f}, drop within {seen.drop_interval[0]:.4f} to "
+            f"{seen.drop_interval[1]:.4f}): are the evaluation images among the calibration images?"
+        )
+    for part, lost in _drops(seen, limits):
+        count = seen.labelled.get(part, 0)
+        if count < MIN_BOXES:
+            remarks.append(f"AP of {part} drops by {lost:.4f}, on {count} labelled boxes only")
+    if seen.ms is None or seen.parent_ms is None:
+        remarks.append("not timed on this device")
+    return remarks
+
+
+def _drops(seen: Measured, limits: Limits) -> list[tuple[str, float]]:
+    """Classes and sizes that lose more than is allowed, the worst first."""
+    known = [
+        (part, parent - own) for part, (own, parent) in seen.by_part.items() if own is not None and parent is not None
+    ]
+    return sorted(((p, lost) for p, lost in known if lost > limits.max_class_drop), key=lambda found: -found[1])

@@ -1,0 +1,123 @@
+"""Pictures as the field spoils them: blur, weather, darkness, noise, compression, at three strengths.
+
+The values are those of cfg/augment/field.yaml, the transforms are Albumentations'. No transform moves anything, so the
+labels stay.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import yaml
+
+from yolo_kd.errors import MisuseError, did_you_mean
+
+STRENGTHS = (1, 2, 3)
+
+
+@cache
+def corruptions() -> Mapping[str, tuple[Any, ...]]:
+    """Name to its value at the strengths 1, 2 and 3."""
+    text = files("yolo_kd.cfg").joinpath("augment", "field.yaml").read_text(encoding="utf-8")
+    return {name: tuple(values) for name, values in yaml.safe_load(text).items()}
+
+
+def corrupt(image: np.ndarray, name: str, strength: int, seed: int = 0) -> np.ndarray:
+    """A spoilt copy of a picture; the same arguments give the same copy.
+
+    Args:
+        image: (H, W, 3) uint8, BGR.
+        name: One of `corruptions()`.
+        strength: 1, 2 or 3.
+        seed: Of what is random in it; take another for each picture.
+
+    Raises:
+        MisuseError: No such corruption or strength, or Albumentations is missing.
+    """
+    transform = transform_of(name, strength, image.shape[:2])
+    try:
+        from albumentations import Compose
+    except ImportError:
+        raise MisuseError('corruptions need albumentations: pip install "yolo-kd[train]"') from None
+    rgb = np.ascontiguousarray(image[..., ::-1])
+    mixed = zlib.crc32(f"{name} {strength} {seed}".encode())  # the same for no two corruptions of one picture
+    return np.ascontiguousarray(Compose([transform], seed=mixed)(image=rgb)["image"][..., ::-1])
+
+
+def transform_of(name: str, strength: int, size_hw: tuple[int, int]) -> Any:
+    """The transform of Albumentations for pictures of one size, always applied.
+
+    Raises:
+        MisuseError: No such corruption or strength.
+    """
+    known = corruptions()
+    if name not in known:
+        raise MisuseError(f"{name}: no such corruption{did_you_mean(name, known)}; use one of {', '.join(known)}")
+    if strength not in STRENGTHS:
+        raise MisuseError(f"strength={strength}: expected 1, 2 or 3")
+    return _BUILDERS[name](known[name][strength - 1], size_hw)
+
+
+def _motion_blur(share: float, size_hw: tuple[int, int]) -> Any:
+    import albumentations
+
+    length = max(int(share * max(size_hw)) // 2 * 2 + 1, 3)  # kernels are odd
+    return albumentations.MotionBlur(blur_limit=(length, length), allow_shifted=False, p=1)
+
+
+def _fog(share: float, size_hw: tuple[int, int]) -> Any:
+    import albumentations
+
+    return albumentations.RandomFog(fog_coef_range=(share, share), p=1)
+
+
+def _rain(drops: tuple[int, int, float], size_hw: tuple[int, int]) -> Any:
+    import albumentations
+
+    length, width, brightness = drops
+    return albumentations.RandomRain(
+        drop_length=length, drop_width=width, brightness_coefficient=brightness, blur_value=3, p=1
+    )
+
+
+def _low_light(exponent: float, size_hw: tuple[int, int]) -> Any:
+    import albumentations
+
+    percent = 100 * exponent
+    return albumentations.RandomGamma(gamma_limit=(percent, percent), p=1)
+
+
+def _sensor_noise(share: float, size_hw: tuple[int, int]) -> Any:
+    import albumentations
+
+    return albumentations.GaussNoise(std_range=(share, share), p=1)
+
+
+def _jpeg(quality: int, size_hw: tuple[int, int]) -> Any:
+    import albumentations
+
+    return albumentations.ImageCompression(quality_range=(quality, quality), p=1)
+
+
+def _downscale(share: float, size_hw: tuple[int, int]) -> Any:
+    import albumentations
+    import cv2
+
+    ways = {"downscale": cv2.INTER_AREA, "upscale": cv2.INTER_LINEAR}
+    return albumentations.Downscale(scale_range=(share, share), interpolation_pair=ways, p=1)
+
+
+_BUILDERS: dict[str, Callable[[Any, tuple[int, int]], Any]] = {
+    "motion_blur": _motion_blur,
+    "fog": _fog,
+    "rain": _rain,
+    "low_light": _low_light,
+    "sensor_noise": _sensor_noise,
+    "jpeg": _jpeg,
+    "downscale": _downscale,
+}

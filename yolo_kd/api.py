@@ -43,7 +43,7 @@ def distill(
         GateError: The pre-flight refuses.
         YoloKDError: Anything else that failed, with Ultralytics' exception as its cause.
     """
-    keys = {**_from_file(keys.pop("cfg", None)), **{k: v for k, v in keys.items() if v is not None or k == "distill"}}
+    keys = {**_from_file(keys.pop("cfg", None)), **_given(keys)}
     student = keys.pop("student", None) if student is None else student
     data = keys.pop("data", None) if data is None else data
     teacher = keys.pop("teacher", None) if teacher is None else teacher
@@ -159,7 +159,12 @@ def _from_file(path: Any) -> dict[str, Any]:
         raise MisuseError(f"cfg={path}: not a readable YAML ({_line(error)})") from None
     if not isinstance(found, dict):
         raise MisuseError(f"cfg={path}: expected 'key: value' lines")
-    return {str(k): read_value(v) for k, v in found.items() if v is not None}
+    return _given({str(k): read_value(v) for k, v in found.items()})
+
+
+def _given(keys: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys without those that are None, that is left at their default; a recipe or a gain of none is a choice."""
+    return {k: v for k, v in keys.items() if v is not None or k == "distill" or "." in k}
 
 
 def _check_before_folder(keys: Mapping[str, Any], student: str, data: Any) -> DistillSettings:

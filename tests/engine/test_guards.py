@@ -9,6 +9,7 @@ import pytest
 from ultralytics.nn.tasks import DetectionModel
 
 from yolo_kd import DistillationTrainer, distill
+from yolo_kd.cli import main
 from yolo_kd.engine.criterion import DistillationCriterion
 from yolo_kd.engine.ranks import reported_to, worker_error
 from yolo_kd.engine.schedule import Schedule
@@ -94,6 +95,25 @@ def test_keys_from_a_cfg_file(tmp_path, pictures, teacher):
         distill(cfg=path)
     with pytest.raises(MisuseError, match=r"teacher=missing.pt: no such file"):
         distill(teacher="missing.pt", cfg=path, data=str(pictures))
+
+
+def test_a_term_is_taken_out_from_the_command_line(tmp_path, pictures, teacher, monkeypatch):
+    lines: list[str] = []
+    monkeypatch.setattr(DistillationTrainer, "log", lambda self, line: lines.append(line))
+    words = [
+        f"teacher={teacher}",
+        "student=yolov8n.yaml",
+        f"data={pictures}",
+        "epochs=1",
+        "imgsz=64",
+        "batch=4",
+        "force=true",
+    ]
+    words += ["teacher_engine=torch", "csgr.gr=none", "lqe.lqe=none", f"project={tmp_path}", "name=run", "plots=false"]
+    assert main(["train", *words]) == 0
+    header = (tmp_path / "run" / "results.csv").read_text().splitlines()[0]
+    assert "train/cs_loss" in header and "gr_loss" not in header and "lqe_loss" not in header
+    assert {"csgr.gr is off: its gain is none", "lqe.lqe is off: its gain is none"} <= set(lines)
 
 
 def test_factor_stays_off_when_the_clock_falls_back():

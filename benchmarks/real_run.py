@@ -37,7 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "student": "yolov8n.yaml",
     "arms": "plain,pkd,csgr_lqe,native",
     "seeds": "0,1",
-    "epochs": 14,
+    "epochs": 20,
     "teacher_epochs": 12,
     "imgsz": 320,
     "batch": 16,
@@ -120,7 +120,7 @@ def _train_teacher(keys: dict[str, Any], data: Path, out: Path) -> Path:
         "cos_lr=True",
         "lrf=0.02",
     ]
-    args += [f"epochs={keys['teacher_epochs']}", "warmup_epochs=1", "seed=0", "lr0=0.0002"]
+    args += [f"epochs={keys['teacher_epochs']}", "seed=0", "lr0=0.0002"]
     _run(run, _ours(args, keys, data, run), {"arm": "teacher", "seed": 0}, set(os.sched_getaffinity(0)))
     return run / "weights" / "best.pt"
 
@@ -145,6 +145,7 @@ def _common(keys: dict[str, Any], data: Path, run: Path) -> list[str]:
     return [
         f"data={data}", f"imgsz={keys['imgsz']}", f"batch={keys['batch']}", f"nbs={keys['batch']}", "optimizer=AdamW",
         "cache=ram", f"project={run.parent}", f"name={run.name}", "exist_ok=True", "plots=False", f"close_mosaic={CLOSE_MOSAIC}",
+        "warmup_epochs=1",
     ]  # fmt: skip
 
 

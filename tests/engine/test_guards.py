@@ -97,6 +97,15 @@ def test_keys_from_a_cfg_file(tmp_path, pictures, teacher):
         distill(teacher="missing.pt", cfg=path, data=str(pictures))
 
 
+@pytest.mark.parametrize(("distill_keys", "warned"), [(FAST, 1), ({"distill": "none"}, 0)])
+def test_automatic_batch_says_that_it_was_sized_without_the_teacher(train, teacher, monkeypatch, distill_keys, warned):
+    lines: list[str] = []
+    monkeypatch.setattr(DistillationTrainer, "log", lambda self, line: lines.append(line))
+    trainer = train(teacher=teacher if warned else None, batch=-1, **distill_keys)
+    assert trainer.batch_size > 0
+    assert sum("was sized for the student alone" in line for line in lines) == warned
+
+
 def test_a_term_is_taken_out_from_the_command_line(tmp_path, pictures, teacher, monkeypatch):
     lines: list[str] = []
     monkeypatch.setattr(DistillationTrainer, "log", lambda self, line: lines.append(line))

@@ -124,6 +124,16 @@ class DistillationTrainer(ultra.DetectionTrainer):
                 optimizer.add_param_group({**_like_weights(optimizer), "params": adapters, "param_group": "adapter"})
         return optimizer
 
+    def auto_batch(self, *args: Any, **kwargs: Any) -> int:
+        """As in Ultralytics, which measures the student alone; says so where a teacher will want memory too."""
+        size = super().auto_batch(*args, **kwargs)
+        if self.kd.recipe.methods:
+            self.log(
+                f"WARNING batch={size} was sized for the student alone, and the teacher needs some of the memory that is "
+                "left; if it does not fit, the first epoch starts again with half, or name a batch= yourself"
+            )
+        return size
+
     def _setup_train(self) -> None:
         super()._setup_train()
         if self.cpu_bf16:

@@ -20,6 +20,7 @@ from yolo_kd.errors import GateError, MisuseError
 MANIFEST = "artifact.json"
 METADATA = "metadata.yaml"
 VERSION = 1
+PRECISIONS = ("fp32", "fp16", "int8")
 SUFFIXES = {".xml": "openvino", ".onnx": "onnx"}
 _REQUIRED = {
     "version": int,
@@ -138,11 +139,14 @@ def write_manifest(artifact: Artifact) -> Artifact:
         "files": files,
     }
     part = artifact.folder / (MANIFEST + ".part")
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(plain, file, indent=2, ensure_ascii=False, allow_nan=False)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(artifact.folder / MANIFEST)
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            json.dump(plain, file, indent=2, ensure_ascii=False, allow_nan=False)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(artifact.folder / MANIFEST)
+    finally:
+        part.unlink(missing_ok=True)
     return _from_manifest(artifact.folder, artifact.folder / MANIFEST)
 
 
@@ -171,23 +175,37 @@ def _from_manifest(folder: Path, manifest: Path) -> Artifact:
         Path(n).name and not Path(n).is_absolute() and ".." not in Path(n).parts for n in [raw["model"], *raw["files"]]
     )
     sound = len(size) == 2 and all(isinstance(s, int) and 0 < s <= 1 << 14 for s in size)
-    if not plain or not sound or len(names) != len(raw["names"]) or raw["format"] not in SUFFIXES.values():
-        raise MisuseError(f"{manifest}: model, files, input_hw, names or format make no sense; copy the folder again")
-    verdict = raw.get("verdict")
-    try:
-        judged = (
-            None
-            if verdict is None
-            else Verdict(verdict["passed"], tuple(verdict["reasons"]), tuple(verdict["remarks"]))
+    weights = [Path(raw["model"]).with_suffix(".bin").as_posix()] if raw["format"] == "openvino" else []
+    hashed = all(isinstance(raw["files"].get(n), str) for n in [raw["model"], *weights])
+    known_kind = raw["format"] in SUFFIXES.values() and raw["precision"] in PRECISIONS
+    if not (plain and sound and hashed and known_kind and _dense(names) and len(names) == len(raw["names"])):
+        raise MisuseError(
+            f"{manifest}: model, files, input_hw, names, format or precision make no sense; copy the folder again"
         )
-    except (TypeError, KeyError):
-        raise MisuseError(f"{manifest}: its verdict is not readable; run yolo-kd gate on it again") from None
+    judged = _verdict(raw.get("verdict"), manifest)
     known = {*_REQUIRED, "end2end", "verdict", "preprocessing"}
     facts = {k: v for k, v in raw.items() if k not in known}
     return Artifact(
         folder, raw["model"], raw["format"], raw["precision"], (size[0], size[1]), names, raw.get("end2end") is True,
         judged, facts, dict(raw["files"]),
     )  # fmt: skip
+
+
+def _verdict(raw: Any, manifest: Path) -> Verdict | None:
+    if raw is None:
+        return None
+    try:
+        passed, reasons, remarks = raw["passed"], raw["reasons"], raw["remarks"]
+        if isinstance(passed, bool) and isinstance(reasons, list) and isinstance(remarks, list):
+            return Verdict(passed, tuple(map(str, reasons)), tuple(map(str, remarks)))
+    except (TypeError, KeyError):
+        pass
+    raise MisuseError(f"{manifest}: its verdict is not readable; run yolo-kd gate on it again")
+
+
+def _dense(names: Mapping[int, str]) -> bool:
+    """Whether the class ids are 0, 1, 2 ... without a gap: the net's rows of scores have no names of their own."""
+    return bool(names) and sorted(names) == list(range(len(names)))
 
 
 def _only_model(folder: Path) -> Path:
@@ -204,34 +222,34 @@ def _from_metadata(model: Path) -> Artifact:
         names, size = raw["names"], raw["imgsz"]
         height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
         names = {int(k): str(v) for k, v in names.items()}
-        task = raw.get("task", "detect")
+        task, channels, args = raw.get("task", "detect"), raw.get("channels", 3), dict(raw.get("args") or {})
+        if not _dense(names):
+            raise ValueError("class ids with a gap")
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         raise MisuseError(
             f"{model}: no usable metadata of Ultralytics (names, imgsz); export it with yolo-kd export"
         ) from None
-    if task != "detect":
-        raise MisuseError(f"{model}: is a '{task}' model, expected a detector")
-    args = raw.get("args") or {}
+    if task != "detect" or channels != 3:
+        raise MisuseError(f"{model}: is a '{task}' model of {channels} channels, expected a detector of 3")
     bits = args.get("quantize") or (8 if args.get("int8") else 16 if args.get("half") else 32)
     precision = {8: "int8", 16: "fp16"}.get(bits, "fp32")
-    return Artifact(
-        model.parent, model.name, SUFFIXES[model.suffix], precision, (height, width), names, bool(raw.get("end2end"))
-    )
+    own_nms = raw.get("end2end") is True or args.get("nms") is True  # both give rows of six
+    return Artifact(model.parent, model.name, SUFFIXES[model.suffix], precision, (height, width), names, own_nms)
 
 
 def _metadata(model: Path) -> dict[str, Any]:
-    """Ultralytics' metadata: beside an OpenVINO net, inside an ONNX file."""
+    """Ultralytics' metadata: inside an ONNX file, beside an OpenVINO net."""
+    if model.suffix == ".onnx":
+        from yolo_kd.deploy.backends.ort import metadata
+
+        return metadata(model)
     import yaml
 
     beside = model.with_name(METADATA)
-    if beside.is_file():
-        try:
-            found = yaml.safe_load(beside.read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise MisuseError(f"{beside}: not readable ({type(error).__name__}); export the model again") from None
-        return found if isinstance(found, dict) else {}
-    if model.suffix != ".onnx":
+    if not beside.is_file():
         raise MisuseError(f"{model}: no {METADATA} beside it; expected a folder that Ultralytics or yolo-kd exported")
-    from yolo_kd.deploy.backends.ort import metadata
-
-    return metadata(model)
+    try:
+        found = yaml.safe_load(beside.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise MisuseError(f"{beside}: not readable ({type(error).__name__}); export the model again") from None
+    return found if isinstance(found, dict) else {}

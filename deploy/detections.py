@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from yolo_kd.errors import MisuseError
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Detections:
     """N boxes on one frame, highest confidence first.
 
@@ -36,8 +38,15 @@ class Detections:
             yield box, float(confidence), int(index), self.names[int(index)]
 
     def to_supervision(self) -> Any:
-        """The same as `supervision.Detections`; needs that package."""
-        import supervision
+        """The same as `supervision.Detections`.
+
+        Raises:
+            MisuseError: That package is not installed.
+        """
+        try:
+            import supervision
+        except ImportError:
+            raise MisuseError("supervision is not installed; run: pip install supervision") from None
 
         names = np.array([self.names[int(i)] for i in self.class_id], dtype=object)
         return supervision.Detections(

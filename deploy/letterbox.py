@@ -13,6 +13,7 @@ import numpy as np
 from yolo_kd.errors import MisuseError
 
 PAD_VALUE = 114
+LONGEST = 1 << 14  # pixels a side; an object of a larger picture is below one pixel of any net's input
 
 
 @dataclass(frozen=True)
@@ -57,18 +58,19 @@ class Letterbox:
 
     Args:
         net_hw: Height and width of the net's input in pixels.
+        buffer: (H, W, 3) uint8 to write into, e.g. a part of a batch; its own if None.
     """
 
-    def __init__(self, net_hw: tuple[int, int]) -> None:
+    def __init__(self, net_hw: tuple[int, int], buffer: np.ndarray | None = None) -> None:
         self.net_hw = net_hw
-        self.buffer = np.full((*net_hw, 3), PAD_VALUE, np.uint8)
+        self.buffer = np.empty((*net_hw, 3), np.uint8) if buffer is None else buffer
         self._placement: Placement | None = None
 
     def __call__(self, frame: np.ndarray) -> tuple[np.ndarray, Placement]:
         """The net's input (H, W, 3) uint8 in the frame's channel order, and where the frame lies in it.
 
         Args:
-            frame: (H, W, 3) or (H, W, 4) BGR or (H, W) or (H, W, 1) grey, uint8; a fourth channel is dropped.
+            frame: (H, W, 3) BGR or (H, W) or (H, W, 1) grey, uint8.
 
         Raises:
             MisuseError: Another shape or type.
@@ -100,11 +102,12 @@ def as_bgr(frame: np.ndarray) -> np.ndarray:
     if not isinstance(frame, np.ndarray):
         raise MisuseError(f"frame: expected a numpy array (H, W, 3) of uint8, got {type(frame).__name__}")
     if frame.dtype != np.uint8:
-        hint = "; scale 16-bit pictures down first" if frame.dtype == np.uint16 else ""
+        hint = "; scale 16-bit pictures to 0..255 first" if frame.dtype == np.uint16 else ""
         raise MisuseError(f"frame: expected uint8 pixels, got {frame.dtype}{hint}")
     channels = {2: 1, 3: frame.shape[-1]}.get(frame.ndim, 0)
-    if channels not in (1, 3, 4) or frame.size == 0:
-        raise MisuseError(f"frame: expected (H, W, 3) in BGR or (H, W) in grey, got {frame.shape}")
-    if channels == 1:
-        return cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)
-    return frame if channels == 3 else np.ascontiguousarray(frame[..., :3])
+    if channels not in (1, 3) or frame.size == 0:
+        hint = "; convert BGRA with cv2.cvtColor, CMYK with Pillow" if channels == 4 else ""
+        raise MisuseError(f"frame: expected (H, W, 3) in BGR or (H, W) in grey, got {frame.shape}{hint}")
+    if max(frame.shape[:2]) > LONGEST:
+        raise MisuseError(f"frame: expected at most {LONGEST} pixels a side, got {frame.shape}; cut it into tiles")
+    return cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR) if channels == 1 else frame

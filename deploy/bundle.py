@@ -1,0 +1,238 @@
+"""One file that carries an artifact to the device: student.zip with model card, reference detections and hashes.
+
+Inside: `artifact/` as `deploy.artifact` describes it, `MODEL_CARD.md`, `references/` (pictures), `bundle.json` (what the
+float parent sees on them, and the SHA-256 of every file), and, if it was signed, `bundle.sig`: a signature by OpenSSF
+model-signing over the unpacked folder, which its own command line verifies too. No file in it is a pickle.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from yolo_kd.deploy import archive
+from yolo_kd.deploy.artifact import MANIFEST as ARTIFACT_MANIFEST
+from yolo_kd.deploy.artifact import Artifact, read_artifact, sha256
+from yolo_kd.deploy.detections import Detections
+
+from yolo_kd.errors import GateError, MisuseError, YoloKDError
+
+MANIFEST = "bundle.json"
+SIGNATURE = "bundle.sig"
+CARD = "MODEL_CARD.md"
+ARTIFACT = "artifact"
+REFERENCES = "references"
+VERSION = 1
+MAX_MANIFEST = 8 << 20  # bytes
+PICKLES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"})  # numpy's may hold one
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose hashes were compared.
+
+    Args:
+        path: The zip.
+        files: Name to SHA-256 of every file in it but manifest and signature.
+        references: Per reference picture its name, its size and the float parent's detections.
+        signed: Whether it carries a signature that was verified.
+    """
+
+    path: Path
+    files: Mapping[str, str]
+    references: Sequence[Mapping[str, Any]]
+    signed: bool
+
+
+def create(
+    artifact: Path,
+    references: Sequence[tuple[np.ndarray, Detections]],
+    card: str,
+    out: Path,
+    sign: Path | None = None,
+    allow_rejected: bool = False,
+) -> None:
+    """Write a bundle.
+
+    Args:
+        artifact: Folder with an artifact.json.
+        references: BGR frames with what the float parent detects on them, at the confidence that will be compared.
+        card: Text of the model card, Markdown.
+        out: The zip to write, replacing an older one in one move.
+        sign: Private key (PEM, elliptic curve).
+        allow_rejected: Also bundle what the gate rejected or never judged.
+
+    Raises:
+        MisuseError: No manifest, or a key that cannot be used.
+        GateError: The artifact was changed after it was judged, rejected, or never judged.
+    """
+    import cv2
+
+    found = read_artifact(artifact)
+    if not (found.folder / ARTIFACT_MANIFEST).is_file():
+        raise MisuseError(f"{artifact}: no {ARTIFACT_MANIFEST} in it; make it with yolo-kd quantize or export")
+    found.check_files()
+    _require_passed(found, allow_rejected)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
+        folder = Path(temporary)
+        for name in (*found.files, ARTIFACT_MANIFEST):
+            target = folder / ARTIFACT / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(found.folder / name, target)
+        (folder / CARD).write_text(card, encoding="utf-8")
+        (folder / REFERENCES).mkdir()
+        described = []
+        for index, (frame, seen) in enumerate(references):
+            name = f"{REFERENCES}/{index:02}.png"
+            done, raw = cv2.imencode(".png", frame)
+            if not done:
+                raise YoloKDError(f"reference picture {index} {frame.shape} could not be written as PNG")
+            (folder / name).write_bytes(raw.tobytes())
+            described.append({"image": name, "size_hw": list(seen.size_hw), "detections": _rows(seen)})
+        files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+        _refuse_pickles(out.name, files)
+        plain = {
+            "version": VERSION,
+            "files": {name: sha256(folder / name) for name in files},
+            "references": described,
+        }
+        (folder / MANIFEST).write_text(json.dumps(plain, indent=1, allow_nan=False), encoding="utf-8")
+        if sign is not None:
+            _sign(folder, sign)
+        archive.pack(folder, out)
+
+
+def verify(path: Path, require_signature: Path | None = None) -> Bundle:
+    """Compare every file with its hash before anything is loaded.
+
+    Args:
+        path: The zip.
+        require_signature: Public key (PEM) of which there must be a signature.
+
+    Raises:
+        MisuseError: No such file, or a key that cannot be used.
+        GateError: Tampered, truncated, unsigned though a signature is required, or not a bundle.
+    """
+    with archive.opened(path) as opened:
+        present = archive.names(opened)
+        plain = _manifest(path.name, archive.read(opened, MANIFEST, MAX_MANIFEST))
+        listed = set(plain["files"]) | {MANIFEST}
+        for name in sorted(listed - set(present)):
+            raise GateError(f"{path.name}: {name} is missing; copy the bundle again")
+        for name in sorted(set(present) - listed - {SIGNATURE}):
+            raise GateError(f"{path.name}: {name} is not listed in {MANIFEST}; do not use this file")
+        _refuse_pickles(path.name, present)
+        for name, wanted in plain["files"].items():
+            if (seen := archive.sha256_of(opened, name)) != wanted:
+                raise GateError(
+                    f"{path.name}: {name} has sha256 {seen[:12]}, expected {str(wanted)[:12]}; it was changed"
+                )
+        if require_signature is not None:
+            if SIGNATURE not in present:
+                raise GateError(f"{path.name}: is not signed, and require_signature={require_signature.name} was given")
+            with tempfile.TemporaryDirectory() as temporary:
+                folder = Path(temporary) / "bundle"
+                archive.unpack(opened, folder)
+                _check_signature(path.name, folder, require_signature)
+    return Bundle(path, plain["files"], plain["references"], require_signature is not None)
+
+
+def unpack(path: Path, target: Path, require_signature: Path | None = None) -> Artifact:
+    """Verify a bundle, unpack it into a new folder, and return the artifact in it.
+
+    Raises:
+        MisuseError, GateError: As `verify`; or the folder exists.
+    """
+    verify(path, require_signature)
+    with archive.opened(path) as opened:
+        archive.unpack(opened, target)
+    found = read_artifact(target / ARTIFACT)
+    found.check_files()  # on the disk now; between the two looks the zip could have been exchanged
+    return found
+
+
+def _rows(seen: Detections) -> list[list[float]]:
+    """x1, y1, x2, y2, confidence, class of each box."""
+    table = np.column_stack((seen.xyxy, seen.confidence, seen.class_id)) if len(seen) else np.zeros((0, 6))
+    return [[round(float(v), 5) for v in row] for row in table]
+
+
+def _manifest(where: str, raw: bytes) -> dict[str, Any]:
+    try:
+        plain = json.loads(raw)
+        version, files, references = plain["version"], plain["files"], plain["references"]
+        sound = all(isinstance(v, str) for v in files.values()) and all(
+            r["image"] in files and np.asarray(r["detections"], float).reshape(-1, 6) is not None for r in references
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise GateError(f"{where}: {MANIFEST} is not readable; copy the bundle again") from None
+    if version != VERSION or not sound:
+        raise GateError(
+            f"{where}: {MANIFEST} is of version {version!r:.20}, expected {VERSION}; bundle the artifact again"
+        )
+    return plain
+
+
+def _require_passed(artifact: Artifact, allow_rejected: bool) -> None:
+    verdict = artifact.verdict
+    if allow_rejected or (verdict is not None and verdict.passed):
+        return
+    why = (
+        "was never judged; run yolo-kd gate on it" if verdict is None else f"was rejected: {'; '.join(verdict.reasons)}"
+    )
+    raise GateError(f"{artifact.folder.name}: {why}, or use allow_rejected=true")
+
+
+def _refuse_pickles(where: str, files: Sequence[str]) -> None:
+    for name in files:
+        if PurePosixPath(name).suffix.lower() in PICKLES:
+            raise GateError(f"{where}: {name} may run code when it is loaded; a bundle holds no such file")
+
+
+def _sign(folder: Path, key: Path) -> None:
+    signing, hashing = _model_signing("signing"), _model_signing("hashing")
+    if not key.is_file():
+        raise MisuseError(f"sign={key}: no such file; expected a private key (PEM, elliptic curve)")
+    try:
+        config = signing.Config().use_elliptic_key_signer(private_key=key)
+    except (ValueError, TypeError) as error:
+        raise MisuseError(f"sign={key}: no usable private key ({_line(error)}); expected PEM, elliptic curve") from None
+    target = folder / SIGNATURE
+    config.set_hashing_config(hashing.Config().set_ignored_paths(paths=[target], ignore_git_paths=False))
+    config.sign(folder, target)
+
+
+def _check_signature(where: str, folder: Path, key: Path) -> None:
+    verifying, hashing = _model_signing("verifying"), _model_signing("hashing")
+    if not key.is_file():
+        raise MisuseError(f"require_signature={key}: no such file; expected a public key (PEM, elliptic curve)")
+    try:
+        config = verifying.Config().use_elliptic_key_verifier(public_key=key)
+    except (ValueError, TypeError) as error:
+        raise MisuseError(f"require_signature={key}: no usable public key ({_line(error)})") from None
+    target = folder / SIGNATURE
+    config.set_hashing_config(hashing.Config().set_ignored_paths(paths=[target], ignore_git_paths=False))
+    try:
+        config.verify(folder, target)
+    except Exception as error:  # cryptography, sigstore and model-signing raise many types; each means: not signed so
+        raise GateError(f"{where}: the signature is not of {key.name} over these files ({_line(error)})") from None
+
+
+def _model_signing(module: str) -> Any:
+    from importlib import import_module
+
+    try:
+        return import_module(f"model_signing.{module}")
+    except ImportError:
+        raise MisuseError('signatures need OpenSSF model-signing: pip install "yolo-kd[sign]"') from None
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__

@@ -15,11 +15,12 @@ from torch import Tensor
 pytest.importorskip("openvino", reason="the extra [openvino] is optional")
 pytest.importorskip("nncf", reason="the extra [openvino] is optional")
 
+from yolo_kd.deploy.machine import has_bf16
+
 from yolo_kd.engine import openvino_graph as graph
 from yolo_kd.engine import ultra
 from yolo_kd.engine.heads import TeacherNet
 from yolo_kd.engine.ir_cache import FOLDER
-from yolo_kd.engine.machine import has_bf16
 from yolo_kd.engine.openvino_engine import COMPILED_SHAPES, Builder, OpenVINOEngine
 from yolo_kd.errors import MisuseError, YoloKDError
 

@@ -8,8 +8,9 @@ import math
 import pytest
 import torch
 from yolo_kd.cfg.settings import DistillSettings, Recipe
+from yolo_kd.deploy import machine
 
-from yolo_kd.engine import machine, selection
+from yolo_kd.engine import selection
 from yolo_kd.engine.agreement import Agreement, relative_error, score_errors
 from yolo_kd.engine.engine_rows import Limits, Row, decide, least_off, objection, table
 from yolo_kd.engine.ir_cache import FOLDER

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from yolo_kd.deploy.machine import has_bf16
 from yolo_kd.engine import openvino_graph as graph
 from yolo_kd.engine.heads import TeacherNet
 from yolo_kd.engine.ir_cache import IRCache
-from yolo_kd.engine.machine import has_bf16
 from yolo_kd.engine.rng import preserved_rng
 from yolo_kd.errors import YoloKDError
 

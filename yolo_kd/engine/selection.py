@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from yolo_kd.cfg.settings import DistillSettings
+from yolo_kd.deploy import machine
 from yolo_kd.distillers.base import HeadOutput
-from yolo_kd.engine import machine
 from yolo_kd.engine.agreement import Agreement, compare
 from yolo_kd.engine.engine_rows import Limits, Row, decide, least_off, objection, table
 from yolo_kd.engine.ir_cache import FOLDER, key_digest, write_json

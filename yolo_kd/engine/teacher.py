@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from yolo_kd.deploy.artifact import sha256
+from yolo_kd.deploy.machine import has_bf16
 from yolo_kd.distillers.base import HeadOutput, HeadSpec
 from yolo_kd.engine import ultra
 from yolo_kd.engine.heads import TeacherNet, cut_output, cut_spec
-from yolo_kd.engine.machine import has_bf16
 
 Engine = Callable[[Tensor], Sequence[Tensor]]
 

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 from yolo_kd.cfg.settings import DistillSettings, changed_on_resume, is_ours, resolve
+from yolo_kd.deploy.machine import cores, has_bf16
+from yolo_kd.deploy.machine import describe as describe_cpu
 from yolo_kd.engine import ultra
 from yolo_kd.engine.criterion import DistillationCriterion
-from yolo_kd.engine.machine import cores, has_bf16
-from yolo_kd.engine.machine import describe as describe_cpu
 from yolo_kd.engine.ranks import average_gradients, reported_to, worker_error
 from yolo_kd.engine.resume import join_optimizer, load_sidecar, save_sidecar, sidecar_path, split_optimizer
 from yolo_kd.engine.schedule import Schedule

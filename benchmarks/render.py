@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.result import RESULTS, Result, load
-from benchmarks.table import markdown, number
+from yolo_kd.evidence.table import markdown, number
 
 PAGE = RESULTS.parent / "results.md"
 

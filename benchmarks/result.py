@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import machine, versions
-from benchmarks.table import aligned, number
 from yolo_kd.errors import MisuseError
+from yolo_kd.evidence.table import aligned, number
 
 RESULTS = Path(__file__).resolve().parent.parent / "docs" / "results"
 

@@ -18,6 +18,7 @@ MODES = {
     "train": "train a student under a teacher (or plain, with distill=none)",
     "val": "validate a model; Ultralytics' own mode",
     "predict": "predict with a model; Ultralytics' own mode",
+    "evaluate": "average precision of a checkpoint or an artifact, slices, corruptions",
     "demo": "render traffic scenes, train a teacher, a plain and a distilled student, compare them",
     "version": "print the version",
 }

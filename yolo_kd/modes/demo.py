@@ -14,6 +14,7 @@ from typing import Any
 
 from yolo_kd.api import distill
 from yolo_kd.data import scenes
+from yolo_kd.data.split import label_path
 from yolo_kd.engine import ultra
 from yolo_kd.errors import MisuseError, did_you_mean
 
@@ -173,7 +174,7 @@ def _picture(out: Path, data: Path, rows: list[dict[str, Any]], imgsz: int) -> P
     import numpy as np
 
     images = sorted((data.parent / "images" / "val").glob("*.jpg"))[:24]
-    images = sorted(images, key=lambda path: -_label_of(path).read_text().count("\n"))[:3]
+    images = sorted(images, key=lambda path: -label_path(path).read_text().count("\n"))[:3]
     columns = [[_labelled(path) for path in images]]
     for row in rows:
         found = ultra.YOLO(row["weights"])([str(p) for p in images], imgsz=imgsz, verbose=False, conf=0.3, iou=0.5)
@@ -198,12 +199,8 @@ def _labelled(image: Path) -> Any:
 
     picture: Any = cv2.imread(str(image))
     height, width = picture.shape[:2]
-    for line in _label_of(image).read_text().splitlines():
+    for line in label_path(image).read_text().splitlines():
         kind, x, y, w, h = (float(v) for v in line.split())
         low, high = ((round((x + s * w / 2) * width), round((y + s * h / 2) * height)) for s in (-1, 1))
         cv2.rectangle(picture, low, high, ultra.class_colour(int(kind)), 1)
     return picture
-
-
-def _label_of(image: Path) -> Path:
-    return image.parents[2] / "labels" / image.parent.name / f"{image.stem}.txt"

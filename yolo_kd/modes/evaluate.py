@@ -1,0 +1,147 @@
+"""`yolo-kd evaluate`: COCO's average precision of a checkpoint or an artifact, and where in the field it fails."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from yolo_kd.data.corruptions import corruptions
+from yolo_kd.data.split import read_split
+from yolo_kd.deploy.runtime import Detector, open_detector
+from yolo_kd.errors import MisuseError, did_you_mean
+from yolo_kd.evidence.evaluate import report
+from yolo_kd.evidence.evaluation import LOW_CONFIDENCE
+from yolo_kd.evidence.table import aligned
+
+DEFAULTS: dict[str, Any] = {
+    "model": None,
+    "data": None,
+    "split": "val",
+    "beside": None,
+    "imgsz": 640,
+    "corruptions": False,
+    "ultralytics": True,
+    "device": "cpu",
+    "out": None,
+    "trust": False,
+    "debug": False,
+}
+AGREEMENT = 0.005  # between our AP of a checkpoint and Ultralytics'
+
+
+def main(settings: dict[str, Any]) -> int:
+    """Measure, print, and with `out=` write; returns the exit code."""
+    keys = {**DEFAULTS, **settings}
+    for key in settings:
+        if key not in DEFAULTS:
+            raise MisuseError(f"{key}={settings[key]}: unknown key{did_you_mean(key, DEFAULTS)}; see --help")
+    for key in ("model", "data"):
+        if not keys[key]:
+            raise MisuseError(f"{key}= is missing: yolo-kd evaluate model=<.pt, .onnx or folder> data=<data.yaml>")
+    split, spoil = read_split(str(keys["data"]), str(keys["split"])), _corruptions(keys["corruptions"])
+    found: dict[str, Any] = {}
+    for source in [str(keys["model"]), *([str(keys["beside"])] if keys["beside"] else [])]:
+        with open_any(source, keys) as detector:
+            found[source] = report(detector, split, spoil, Path(source).name)
+            found[source]["precision_run"] = detector.backend.precision
+        if keys["ultralytics"]:
+            found[source]["ultralytics"] = _theirs(source, keys)
+    print(_text(found, str(keys["split"])))
+    if keys["out"]:
+        _write(Path(str(keys["out"])), {"data": str(keys["data"]), "split": keys["split"], "models": found})
+    return 0
+
+
+def open_any(source: str, keys: dict[str, Any]) -> Detector:
+    """A checkpoint or an artifact as a Detector that reports every class of a cell down to a confidence of .001."""
+    options: dict[str, Any] = {"confidence": LOW_CONFIDENCE, "multi_label": True}
+    if source.endswith(".pt"):
+        from yolo_kd.engine.torch_backend import open_checkpoint
+
+        size = keys["imgsz"]
+        size = size if isinstance(size, int) else tuple(size)
+        return open_checkpoint(source, size, str(keys["device"]), bool(keys["trust"]), **options)
+    return open_detector(source, device=str(keys["device"]).upper(), allow_rejected=True, **options)
+
+
+def help_text() -> str:
+    """The keys."""
+    return f"""usage: yolo-kd evaluate model=<.pt, .onnx or folder> data=<data.yaml> [key=value ...]
+
+  model=        checkpoint, artifact folder, or .onnx file
+  data=         data set YAML; labels are read, nothing is written
+  split=val     part of the data set
+  beside=       a second model, shown next to the first (the float parent of an artifact)
+  imgsz=640     input size of a checkpoint: a side, or height,width; artifacts have theirs
+  corruptions=  true, or some of {", ".join(corruptions())}: AP under each at three strengths
+  ultralytics=  false leaves Ultralytics' own mAP out (it writes caches beside the labels)
+  device=cpu    cpu, cuda:0 for a checkpoint; CPU, GPU, NPU for an artifact
+  out=          JSON file to write"""
+
+
+def _corruptions(value: Any) -> list[str]:
+    if value in (None, False):
+        return []
+    if value is True:
+        return list(corruptions())
+    names = [str(v) for v in value] if isinstance(value, list | tuple) else str(value).split(",")
+    for name in names:
+        if name not in corruptions():
+            known = ", ".join(corruptions())
+            raise MisuseError(
+                f"corruptions={name}: no such corruption{did_you_mean(name, corruptions())}; use true or {known}"
+            )
+    return names
+
+
+def _theirs(source: str, keys: dict[str, Any]) -> dict[str, float]:
+    """Ultralytics' own validation of the same model."""
+    from yolo_kd.engine import ultra
+
+    with ultra.restricted_loading(bool(keys["trust"])), tempfile.TemporaryDirectory() as runs:
+        options: dict[str, Any] = {"data": str(keys["data"]), "split": keys["split"], "plots": False, "verbose": False}
+        options["project"] = runs
+        if source.endswith(".pt"):
+            options["imgsz"] = keys["imgsz"]
+        box = ultra.YOLO(source, task="detect").val(**options).box
+    return {"mAP50-95": float(box.map), "mAP50": float(box.map50)}
+
+
+def _text(found: dict[str, Any], split: str) -> str:
+    rows, classes, slices, spoilt, lines = [], {}, {}, {}, []
+    for source, seen in found.items():
+        name = Path(source).name
+        rows.append({"model": name, "runs in": seen["precision_run"], **seen["precision"]})
+        if "ultralytics" in seen:
+            theirs = seen["ultralytics"]["mAP50-95"]
+            rows[-1]["Ultralytics' mAP50-95"] = theirs
+            if source.endswith(".pt") and abs(theirs - seen["precision"]["AP"]) > AGREEMENT:
+                lines.append(
+                    f"{name}: AP {seen['precision']['AP']:.4f} here, {theirs:.4f} in Ultralytics: pycocotools averages precision "
+                    "over recall in another way, and Ultralytics pads a checkpoint's images to the shortest rectangle"
+                )
+        for kind, value in seen["classes"].items():
+            classes.setdefault(kind, {"class": kind, "boxes": value["boxes"]})[f"AP {name}"] = value["AP"]
+        for part, value in seen["slices"].items():
+            slices.setdefault(part, {"third of the images": part})[f"AP {name}"] = value
+        for kind, values in seen["corruptions"].items():
+            row = spoilt.setdefault(kind, {"corruption": kind})
+            row |= {f"{strength} {name}": v for strength, v in zip(("slight", "clear", "severe"), values, strict=True)}
+    images = next(iter(found.values()))["images"]
+    parts = [
+        f"{images} images of {split}",
+        *(aligned(list(t)) for t in (rows, classes.values(), slices.values(), spoilt.values()) if t),
+    ]
+    return "\n\n".join([*parts, *lines])
+
+
+def _write(path: Path, plain: dict[str, Any]) -> None:
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise MisuseError(f"out={path}: cannot be written ({error.strerror})") from None

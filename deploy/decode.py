@@ -13,7 +13,9 @@ from yolo_kd.errors import MisuseError, YoloKDError
 ROW = 6  # x1, y1, x2, y2, score, class of a net with its own suppression
 
 
-def decode(raw: np.ndarray, nc: int, confidence: float, end2end: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def decode(
+    raw: np.ndarray, nc: int, confidence: float, end2end: bool, multi_label: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The boxes of one picture whose best score is above `confidence`, in the net's order.
 
     Args:
@@ -22,6 +24,8 @@ def decode(raw: np.ndarray, nc: int, confidence: float, end2end: bool) -> tuple[
         nc: Number of classes.
         confidence: Threshold in [0, 1].
         end2end: Which of the two it is.
+        multi_label: A cell speaks for every class above `confidence`, as in Ultralytics' validation; average precision
+            needs that. No matter to an end-to-end net.
 
     Returns:
         boxes_xyxy_net (K, 4) float32 in pixels of the net's input, scores (K,) float32, class_id (K,) int64; all copies.
@@ -32,7 +36,7 @@ def decode(raw: np.ndarray, nc: int, confidence: float, end2end: bool) -> tuple[
     """
     check_shape(raw.shape, nc, end2end)
     raw = raw[0] if raw.ndim == 3 else raw
-    return _decode_rows(raw, nc, confidence) if end2end else _decode_cells(raw, confidence)
+    return _decode_rows(raw, nc, confidence) if end2end else _decode_cells(raw, confidence, multi_label)
 
 
 def check_shape(shape: tuple[int, ...], nc: int, end2end: bool) -> None:
@@ -47,13 +51,17 @@ def check_shape(shape: tuple[int, ...], nc: int, end2end: bool) -> None:
         raise MisuseError(f"the net gives {tuple(shape)}, expected {wanted}; it is no such detector, export it again")
 
 
-def _decode_cells(raw: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _decode_cells(raw: np.ndarray, confidence: float, multi_label: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     best = raw[4:].max(axis=0)  # NaN wins a maximum, so one look at `best` sees every score
     _check_finite(best, "scores")
     _check_finite(raw[:4], "boxes")
     kept = np.flatnonzero(best > np.float32(confidence))
-    boxes, scores = raw[:4, kept].astype(np.float32, copy=False), best[kept].astype(np.float32, copy=False)
-    class_id = raw[4:, kept].argmax(axis=0)
+    scores, class_id = best[kept].astype(np.float32, copy=False), raw[4:, kept].argmax(axis=0)
+    if multi_label:
+        every = raw[4:, kept]
+        cells, class_id = np.nonzero(every.T > np.float32(confidence))
+        kept, scores = kept[cells], every[class_id, cells].astype(np.float32, copy=False)
+    boxes = raw[:4, kept].astype(np.float32, copy=False)
     half = boxes[2:] / 2
     return np.concatenate((boxes[:2] - half, boxes[:2] + half)).T, scores, class_id.astype(np.int64, copy=False)
 

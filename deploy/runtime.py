@@ -18,11 +18,11 @@ from yolo_kd.deploy.artifact import Artifact, read_artifact
 from yolo_kd.deploy.backends import Backend, Settings, load_backend
 from yolo_kd.deploy.decode import check_shape, decode
 from yolo_kd.deploy.detections import Detections
-from yolo_kd.deploy.letterbox import PAD_VALUE, Letterbox, Placement
+from yolo_kd.deploy.letterbox import Letterbox, Placement
 from yolo_kd.deploy.nms import nms
 from yolo_kd.deploy.pipeline import in_order
 
-from yolo_kd.errors import GateError, MisuseError, did_you_mean
+from yolo_kd.errors import GateError, MisuseError, YoloKDError, did_you_mean
 
 LOG = logging.getLogger("yolo_kd.deploy")
 CACHE = "compiled"  # below the cache home
@@ -38,6 +38,7 @@ class Detector:
         iou: Overlap above which the lower of two boxes of one class goes, in [0, 1]; no matter to an end-to-end net.
         max_detections: At most so many boxes a frame.
         classes: Ids or names to keep; all if None.
+        multi_label: A cell may speak for several classes; for average precision, not for the field.
 
     Raises:
         MisuseError: A value out of range, or a net that is no detector of these classes.
@@ -51,6 +52,7 @@ class Detector:
         iou: float = 0.7,
         max_detections: int = 300,
         classes: Iterable[int | str] | int | str | None = None,
+        multi_label: bool = False,
     ) -> None:
         for key, share in (("confidence", confidence), ("iou", iou)):
             if isinstance(share, bool) or not isinstance(share, Real) or not 0 <= float(share) <= 1:
@@ -59,6 +61,7 @@ class Detector:
             raise MisuseError(f"max_detections={max_detections}: expected a whole number of at least 1")
         self.artifact, self.backend = artifact, backend
         self.confidence, self.iou, self.max_detections = confidence, iou, max_detections
+        self.multi_label = multi_label
         self._wanted = None if classes is None else _mask(artifact.names, classes)
         if backend.output_shape is not None:
             check_shape((1, *backend.output_shape[1:]), len(artifact.names), artifact.end2end)
@@ -115,9 +118,16 @@ class Detector:
         self.close()
 
     def _try_once(self) -> None:
-        """Run an empty frame: the runtime allocates what it needs, and a broken net shows before the first real one."""
-        raw = self.backend.run(np.full_like(self._canvases[0], PAD_VALUE))
+        """Run noise: the runtime allocates what it needs, and a broken net shows before the first real frame."""
+        batch, net_hw = self.backend.batch, self.artifact.input_hw
+        noise = np.random.default_rng(0).integers(0, 256, (1, *net_hw, 3), np.uint8)
+        raw = self.backend.run(np.repeat(noise, batch, axis=0))
         decode(raw[:1], len(self.artifact.names), self.confidence, self.artifact.end2end)
+        if len(raw) != batch or not np.allclose(raw, raw[:1], rtol=0.05, atol=0.01):
+            raise YoloKDError(
+                f"batch={batch}: the same picture gives another result in each place of the batch; use batch=1, or export "
+                f"the net with batch={batch}"
+            )
 
     def _acquire(self) -> None:
         if self._closed:
@@ -133,7 +143,7 @@ class Detector:
 
     def _detections(self, raw: np.ndarray, placement: Placement) -> Detections:
         names, most = self.artifact.names, self.max_detections
-        boxes, scores, class_id = decode(raw, len(names), self.confidence, self.artifact.end2end)
+        boxes, scores, class_id = decode(raw, len(names), self.confidence, self.artifact.end2end, self.multi_label)
         if self._wanted is not None:
             kept = self._wanted[class_id]
             boxes, scores, class_id = boxes[kept], scores[kept], class_id[kept]
@@ -158,6 +168,7 @@ def open_detector(
     cache: str | Path | bool = True,
     timeout_s: float = 10.0,
     batch: int = 1,
+    multi_label: bool = False,
 ) -> Detector:
     """Check an artifact, load it, run it once.
 
@@ -175,6 +186,7 @@ def open_detector(
         cache: Folder for nets compiled by OpenVINO; true is `compiled` in the cache home, false none.
         timeout_s: How long `many` waits for one request before it counts as hung.
         batch: Frames per request in `many`.
+        multi_label: A cell may speak for several classes; for average precision, not for the field.
 
     Raises:
         GateError: A file is not the one that was judged, or the gate rejected the artifact.
@@ -187,7 +199,7 @@ def open_detector(
     folder = cache_home() / CACHE if cache is True else Path(cache) if cache else None
     backend = load_backend(artifact, Settings(device, mode, threads, precision, batch, folder, timeout_s))
     try:
-        detector = Detector(artifact, backend, confidence, iou, max_detections, classes)
+        detector = Detector(artifact, backend, confidence, iou, max_detections, classes, multi_label)
         detector._try_once()
     except BaseException:
         backend.close()

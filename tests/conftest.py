@@ -87,6 +87,23 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
     return make
 
 
+@pytest.fixture(scope="session")
+def learnt(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of 64 px that has learnt the training pictures by heart: mAP50-95 about .7 on them."""
+    from ultralytics import YOLO
+
+    from yolo_kd import DistillationTrainer
+
+    root = tmp_path_factory.mktemp("learnt")
+    still = dict.fromkeys(("mosaic", "scale", "translate", "erasing", "hsv_h", "hsv_s", "hsv_v"), 0)
+    YOLO("yolov8n.yaml", task="detect", verbose=False).train(
+        trainer=DistillationTrainer, distill="none", data=str(pictures), epochs=120, imgsz=64, batch=8, nbs=8,
+        optimizer="AdamW", lr0=0.004, warmup_epochs=2, project=str(root), name="run", plots=False, val=False, seed=1,
+        verbose=False, cpu_threads=1, **still,
+    )  # fmt: skip
+    return root / "run" / "weights" / "last.pt"
+
+
 @pytest.fixture
 def train(pictures: Path, tmp_path: Path) -> Callable[..., Any]:
     """Train one tiny epoch and return the trainer; keys override."""

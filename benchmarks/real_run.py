@@ -62,10 +62,10 @@ def main() -> int:
     out.mkdir(parents=True, exist_ok=True)
     source = Path(keys["data"]).resolve()
     data = _private_copy(source, out / "data")
-    teacher = Path(keys["teacher"]).resolve() if keys["teacher"] else _train_teacher(keys, data, out)
     seeds = [int(s) for s in str(keys["seeds"]).strip("()[]").split(",")]
     arms = [a.strip() for a in str(keys["arms"]).split(",")]
     shares = _shares(len(seeds))
+    teacher = Path(keys["teacher"]).resolve() if keys["teacher"] else _train_teacher(keys, data, out, shares[0])
     copies = [_private_copy(source, out / f"data-s{seed}") for seed in seeds]
     with ThreadPoolExecutor(len(shares)) as lanes:
         jobs = [
@@ -112,7 +112,7 @@ def _private_copy(data: Path, target: Path) -> Path:
     return target / data.name
 
 
-def _train_teacher(keys: dict[str, Any], data: Path, out: Path) -> Path:
+def _train_teacher(keys: dict[str, Any], data: Path, out: Path, share: set[int]) -> Path:
     run = out / "teacher"
     args = [
         "distill=none",
@@ -121,7 +121,7 @@ def _train_teacher(keys: dict[str, Any], data: Path, out: Path) -> Path:
         "lrf=0.02",
     ]
     args += [f"epochs={keys['teacher_epochs']}", "seed=0", "lr0=0.0002"]
-    _run(run, _ours(args, keys, data, run), {"arm": "teacher", "seed": 0}, set(os.sched_getaffinity(0)))
+    _run(run, _ours(args, keys, data, run), {"arm": "teacher", "seed": 0}, share)
     return run / "weights" / "best.pt"
 
 

@@ -153,6 +153,9 @@ def _read(core: ov.Core, artifact: Artifact, shape: tuple[int, int, int, int]) -
     found = model.inputs[0].partial_shape
     if len(found) != 4 or not all(d.is_dynamic or d.get_length() == s for d, s in zip(list(found)[1:], shape[1:])):
         raise MisuseError(f"{path}: takes {found}, but its metadata says {list(shape)}; export it again")
+    if artifact.end2end and found[0].is_static and found[0].get_length() != shape[0]:
+        # its selection has the batch written into it: reshaped, later pictures of a batch come out empty
+        raise MisuseError(f"{path}: selects its boxes for batch={found[0]}, not {shape[0]}; export it with that batch")
     try:
         model.reshape(list(shape))
     except RuntimeError as error:

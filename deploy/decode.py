@@ -59,7 +59,7 @@ def _decode_cells(raw: np.ndarray, confidence: float, multi_label: bool) -> tupl
     scores, class_id = best[kept].astype(np.float32, copy=False), raw[4:, kept].argmax(axis=0)
     if multi_label:
         every = raw[4:, kept]
-        cells, class_id = np.nonzero(every.T > np.float32(confidence))
+        cells, class_id = np.nonzero(np.float32(confidence) < every.T)
         kept, scores = kept[cells], every[class_id, cells].astype(np.float32, copy=False)
     boxes = raw[:4, kept].astype(np.float32, copy=False)
     half = boxes[2:] / 2

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("yolo_kd.deploy")
 PRECISIONS = {"f32": "f32", "bf16": "bf16", "f16": "f16", "fp32": "f32", "fp16": "f16"}
 _INT8 = {"i8": "int8", "u8": "int8"}
-# A request that hangs blocks whoever destroys it or its net, so a hung back end leaves both here until the process ends.
-_HUNG: list[Any] = []
 
 
 class OpenVINOBackend(Backend):
@@ -97,7 +95,7 @@ class OpenVINOBackend(Backend):
     def close(self) -> None:
         """Let go of the net; one that hangs is left behind instead, because taking it apart would hang as well."""
         if self._hung:
-            _HUNG.append((self._requests, self._inputs, self._compiled))
+            _leak((self._requests, self._inputs, self._compiled))
         self._closed, self._requests, self._compiled = True, [], None
 
     def _ready(self, slot: int, canvas: np.ndarray) -> ov.InferRequest:
@@ -117,6 +115,13 @@ class OpenVINOBackend(Backend):
                 f"OpenVINO gave no answer on {self.device} within {self._timeout_ms / 1000:g} s and counts as hung; open the "
                 "detector again, with mode=latency or a larger timeout_s"
             )
+
+
+def _leak(hung: object) -> None:
+    """Keep an object for ever: whoever takes a hanging request or its net apart hangs too, the interpreter's end included."""
+    import ctypes
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(hung))
 
 
 def _openvino() -> Any:

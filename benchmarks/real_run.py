@@ -8,7 +8,7 @@ own share of the cores, so that every arm of every seed has the same machine. Th
 distill_model= as it ships, that is in float32: it refuses bf16 on a CPU. `plain_equal_time` is plain trained for as many
 epochs as fit into the time of `csgr_lqe`, set-up and pre-flight included. Time is the processor time of the whole
 process divided by its cores: what the run takes on a machine that does nothing else. Checkpoints are chosen on val;
-test is looked at once, at the end.
+test is looked at once, at the end. An arm is a recipe, with overrides after `+`: `csgr_lqe+csgr.gr=auto:0.5`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -96,7 +97,7 @@ def _lane(
         print(f"seed {seed}: {arm} ({index + 1}/{len(arms)})", flush=True)
         _train(arm, seed, budget, keys, data, teacher, out, share)
     if {"plain", "csgr_lqe"} <= set(arms):
-        times = [_read(out / f"{arm}-s{seed}")["seconds"] for arm in ("plain", "csgr_lqe")]
+        times = [_read(_folder(out, arm, seed))["seconds"] for arm in ("plain", "csgr_lqe")]
         epochs = max(round(budget * times[1] / times[0]), budget)
         print(f"seed {seed}: plain for {epochs} epochs, as long as csgr_lqe took", flush=True)
         _train(EQUAL_TIME, seed, epochs, keys, data, teacher, out, share)
@@ -128,7 +129,7 @@ def _train_teacher(keys: dict[str, Any], data: Path, out: Path, share: set[int])
 def _train(
     arm: str, seed: int, epochs: int, keys: dict[str, Any], data: Path, teacher: Path, out: Path, share: set[int]
 ) -> None:
-    run = out / f"{arm}-s{seed}"
+    run = _folder(out, arm, seed)
     args = [f"student={keys['student']}", f"epochs={epochs}", f"seed={seed}", f"lr0={keys['lr0']}"]
     if arm == "native":
         common = _common(keys, data, run)
@@ -137,8 +138,13 @@ def _train(
     elif arm in {"plain", EQUAL_TIME}:
         command = _ours(["distill=none", *args], keys, data, run)
     else:
-        command = _ours([f"distill={arm}", f"teacher={teacher}", *args], keys, data, run)
+        recipe, *overrides = arm.split("+")
+        command = _ours([f"distill={recipe}", *overrides, f"teacher={teacher}", *args], keys, data, run)
     _run(run, command, {"arm": arm, "seed": seed, "epochs": epochs}, share)
+
+
+def _folder(out: Path, arm: str, seed: int) -> Path:
+    return out / f"{re.sub(r'[^a-z0-9_.+-]', '_', arm)}-s{seed}"
 
 
 def _common(keys: dict[str, Any], data: Path, run: Path) -> list[str]:
@@ -206,13 +212,13 @@ def _report(
     splits = ["val", "test"] if "test:" in data.read_text() else ["val"]
     scores: dict[str, dict[str, list[float]]] = {}
     for arm in arms:
-        runs = [out / f"{arm}-s{s}" for s in seeds]
+        runs = [_folder(out, arm, s) for s in seeds]
         scores[arm] = {split: [_test(r, data, int(keys["imgsz"]), split) for r in runs] for split in splits}
     own = {split: _test(teacher.parents[1], data, int(keys["imgsz"]), split) for split in splits}
     mean = {arm: {s: statistics.mean(v) for s, v in found.items()} for arm, found in scores.items()}
     rows: list[dict[str, Any]] = [{"arm": "teacher", **{f"{s} mAP50-95": own[s] for s in splits}}]
     for arm in arms:
-        facts = [_read(out / f"{arm}-s{s}") for s in seeds]
+        facts = [_read(_folder(out, arm, s)) for s in seeds]
         row: dict[str, Any] = {
             "arm": arm,
             "epochs": facts[0]["epochs"],
@@ -268,7 +274,7 @@ def _plot(name: str, out: Path, arms: list[str], seeds: list[int], teacher: floa
     figure, (by_epoch, by_time) = plt.subplots(1, 2, figsize=(11, 4), sharey=True)
     for index, arm in enumerate(arms):
         for seed in seeds:
-            run = _read(out / f"{arm}-s{seed}")
+            run = _read(_folder(out, arm, seed))
             epochs = range(1, len(run["curve"]) + 1)
             style = {"color": f"C{index}", "label": arm if seed == seeds[0] else None, "alpha": 0.8}
             by_epoch.plot(epochs, run["curve"], **style)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,15 @@ def learnt(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         verbose=False, cpu_threads=1, **still,
     )  # fmt: skip
     return root / "run" / "weights" / "last.pt"
+
+
+@pytest.fixture(scope="session")
+def exported(learnt: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint that knows the training pictures, exported to OpenVINO in float."""
+    from ultralytics import YOLO
+
+    checkpoint = shutil.copy(learnt, tmp_path_factory.mktemp("export") / "best.pt")
+    return Path(YOLO(checkpoint).export(format="openvino", imgsz=64, verbose=False))
 
 
 @pytest.fixture

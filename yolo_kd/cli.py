@@ -19,6 +19,7 @@ MODES = {
     "val": "validate a model; Ultralytics' own mode",
     "predict": "predict with a model; Ultralytics' own mode",
     "evaluate": "average precision of a checkpoint or an artifact, slices, corruptions",
+    "gate": "whether an artifact has earned its place on this device",
     "demo": "render traffic scenes, train a teacher, a plain and a distilled student, compare them",
     "version": "print the version",
 }

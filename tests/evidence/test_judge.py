@@ -20,15 +20,6 @@ from yolo_kd.evidence.judge import measure
 LIMITS = Limits(max_slowdown=100.0)  # nets of 64 pixels: their time says nothing
 
 
-@pytest.fixture(scope="module")
-def exported(learnt: Path, tmp_path_factory) -> Path:
-    """The checkpoint that knows the training pictures, exported to OpenVINO in float."""
-    from ultralytics import YOLO
-
-    checkpoint = shutil.copy(learnt, tmp_path_factory.mktemp("export") / "best.pt")
-    return Path(YOLO(checkpoint).export(format="openvino", imgsz=64, verbose=False))
-
-
 def ruined(exported: Path, folder: Path, change: Callable[[Any, Any], Any]) -> Path:
     """A copy whose output (1, 4 + classes, cells) goes through `change(ops, output)`."""
     import openvino as ov

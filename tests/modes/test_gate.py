@@ -1,0 +1,74 @@
+"""`yolo-kd gate`: the verdict is printed, written into the manifest, and obeyed by the runtime."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from yolo_kd.deploy import open_detector
+from yolo_kd.deploy.artifact import read_artifact, write_manifest
+
+from yolo_kd.cli import main
+from yolo_kd.errors import GateError
+
+
+@pytest.fixture
+def artifact(exported: Path, tmp_path: Path) -> Path:
+    """A copy of the float export with a manifest: as good as its parent, because it is the same net."""
+    folder = tmp_path / "best_int8_openvino_model"
+    shutil.copytree(exported, folder)
+    write_manifest(read_artifact(folder))
+    return folder
+
+
+def words(artifact: Path, exported: Path, pictures: Path, *more: str) -> list[str]:
+    return ["gate", f"artifact={artifact}", f"parent={exported}", f"data={pictures}", "split=train", "threads=1", *more]
+
+
+def test_a_passed_artifact_carries_verdict_numbers_and_device(artifact, exported, pictures, capsys):
+    assert main(words(artifact, exported, pictures, "max_slowdown=50")) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("best_int8_openvino_model: PASSED") and "drop 0.0000" in printed
+    plain = json.loads((artifact / "artifact.json").read_text())
+    assert plain["verdict"] == {"passed": True, "reasons": [], "remarks": plain["verdict"]["remarks"]}
+    assert plain["metrics"]["f1"] == 1.0 and plain["limits"]["max_slowdown"] == 50.0
+    assert plain["device"]["name"] == "CPU" and set(plain["device"]["runs in"]) == {"artifact", "parent"}
+    with open_detector(artifact) as detector:
+        assert detector.artifact.verdict.passed
+
+
+def test_a_rejected_artifact_exits_three_and_does_not_open(artifact, exported, pictures, capsys):
+    assert main(words(artifact, exported, pictures, "max_slowdown=0.001")) == 3
+    assert "REJECTED\n  because slower than float on this device" in capsys.readouterr().out
+    with pytest.raises(GateError, match="rejected by the gate"):
+        open_detector(artifact)
+    open_detector(artifact, allow_rejected=True).close()
+    assert main(words(artifact, exported, pictures, "max_slowdown=50")) == 0  # it may be judged again
+
+
+def test_a_file_changed_after_the_judgement_is_refused(artifact, exported, pictures, capsys):
+    with (artifact / "best.bin").open("ab") as file:
+        file.write(b"x")
+    assert main(words(artifact, exported, pictures)) == 3
+    assert "best.bin has sha256" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"artifact": None}, "artifact= is missing"),
+        ({"parent": None}, "parent= is missing"),
+        ({"max_dorp": ".1"}, "unknown key (did you mean 'max_drop'?)"),
+        ({"max_drop": "none"}, "max_drop=None: expected a number of 0 or more, e.g. max_drop=0.01"),
+        ({"device": "NPU"}, "NPU"),
+        ({"artifact": "EXPORTED"}, "no artifact.json beside it"),
+    ],
+)
+def test_mistakes_are_one_line(artifact, exported, pictures, capsys, change, said):
+    keys = {"artifact": artifact, "parent": exported, "data": pictures, **change}
+    filled = [f"{k}={exported if v == 'EXPORTED' else v}" for k, v in keys.items() if v is not None]
+    assert main(["gate", *filled]) in (1, 2)
+    printed = capsys.readouterr().err.strip().splitlines()
+    assert len(printed) == 1 and said in printed[0]

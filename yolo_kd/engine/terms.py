@@ -135,9 +135,9 @@ def build_methods(
         with preserved_rng(seed):
             distiller = kind(student, teacher, classes, **args)
         off = distiller.off()
-        for term in kind.terms:
-            if term in settings and settings[term] is None:
-                log(f"{name}.{term} is off: its gain is none")
+        for wanted in kind.terms:
+            if wanted in settings and settings[wanted] is None:
+                log(f"{name}.{wanted} is off: its gain is none")
         for term in terms:
             if term.name in off:
                 log(f"{term.key} is off: {off[term.name]}")

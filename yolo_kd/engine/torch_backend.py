@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ class TorchBackend:
         device: Where to run.
     """
 
-    def __init__(self, model: torch.nn.Module, input_hw: tuple[int, int], device: torch.device) -> None:
+    def __init__(self, model: Any, input_hw: tuple[int, int], device: torch.device) -> None:
         self.model = model.to(device).float().fuse(verbose=False).eval()
         self.precision, self.device, self.batch, self.slots = "f32", str(device), 1, 1
         self.output_shape: tuple[int, ...] | None = None

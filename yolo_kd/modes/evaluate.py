@@ -110,7 +110,11 @@ def _theirs(source: str, keys: dict[str, Any]) -> dict[str, float]:
 
 
 def _text(found: dict[str, Any], split: str) -> str:
-    rows, classes, slices, spoilt, lines = [], {}, {}, {}, []
+    rows: list[dict[str, Any]] = []
+    classes: dict[str, dict[str, Any]] = {}
+    slices: dict[str, dict[str, Any]] = {}
+    spoilt: dict[str, dict[str, Any]] = {}
+    lines = []
     for source, seen in found.items():
         name = Path(source).name
         rows.append({"model": name, "runs in": seen["precision_run"], **seen["precision"]})

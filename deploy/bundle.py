@@ -158,6 +158,17 @@ def unpack(path: Path, target: Path, require_signature: Path | None = None) -> A
     return found
 
 
+def read_references(folder: Path, names: Mapping[int, str]) -> list[tuple[str, Detections]]:
+    """The reference pictures of an unpacked bundle, by name, with what the float parent detects on them."""
+    plain = _manifest(folder.name, (folder / MANIFEST).read_bytes())
+    found = []
+    for one in plain["references"]:
+        table = np.asarray(one["detections"], np.float32).reshape(-1, 6)
+        size = int(one["size_hw"][0]), int(one["size_hw"][1])
+        found.append((one["image"], Detections(table[:, :4], table[:, 4], table[:, 5].astype(np.int64), names, size)))
+    return found
+
+
 def _rows(seen: Detections) -> list[list[float]]:
     """x1, y1, x2, y2, confidence, class of each box."""
     table = np.column_stack((seen.xyxy, seen.confidence, seen.class_id)) if len(seen) else np.zeros((0, 6))
@@ -169,7 +180,8 @@ def _manifest(where: str, raw: bytes) -> dict[str, Any]:
         plain = json.loads(raw)
         version, files, references = plain["version"], plain["files"], plain["references"]
         sound = all(isinstance(v, str) for v in files.values()) and all(
-            r["image"] in files and np.asarray(r["detections"], float).reshape(-1, 6) is not None for r in references
+            r["image"] in files and [type(v) for v in r["size_hw"]] == [int, int] and _is_table(r["detections"])
+            for r in references
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise GateError(f"{where}: {MANIFEST} is not readable; copy the bundle again") from None
@@ -178,6 +190,12 @@ def _manifest(where: str, raw: bytes) -> dict[str, Any]:
             f"{where}: {MANIFEST} is of version {version!r:.20}, expected {VERSION}; bundle the artifact again"
         )
     return plain
+
+
+def _is_table(rows: Any) -> bool:
+    """Whether this is a list of six finite numbers each."""
+    table = np.asarray(rows, float)
+    return bool(np.isfinite(table).all()) and (table.size == 0 or (table.ndim == 2 and table.shape[1] == 6))
 
 
 def _require_passed(artifact: Artifact, allow_rejected: bool) -> None:

@@ -106,7 +106,7 @@ def learnt(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def exported(learnt: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def float_export(learnt: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint that knows the training pictures, exported to OpenVINO in float."""
     from ultralytics import YOLO
 

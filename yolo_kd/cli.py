@@ -20,6 +20,8 @@ MODES = {
     "predict": "predict with a model; Ultralytics' own mode",
     "evaluate": "average precision of a checkpoint or an artifact, slices, corruptions",
     "gate": "whether an artifact has earned its place on this device",
+    "accept": "a bundle at installation: hashes, parity, load; needs no torch",
+    "verify": "every hash of a bundle, and its signature",
     "demo": "render traffic scenes, train a teacher, a plain and a distilled student, compare them",
     "version": "print the version",
 }

@@ -20,13 +20,13 @@ from yolo_kd.evidence.judge import measure
 LIMITS = Limits(max_slowdown=100.0)  # nets of 64 pixels: their time says nothing
 
 
-def ruined(exported: Path, folder: Path, change: Callable[[Any, Any], Any]) -> Path:
+def ruined(float_export: Path, folder: Path, change: Callable[[Any, Any], Any]) -> Path:
     """A copy whose output (1, 4 + classes, cells) goes through `change(ops, output)`."""
     import openvino as ov
     from openvino import opset13 as ops
 
     target = folder / "ruined_openvino_model"
-    shutil.copytree(exported, target)
+    shutil.copytree(float_export, target)
     model = ov.Core().read_model(target / "best.xml")
     output = model.outputs[0].get_node().input(0).get_source_output()
     changed = ov.Model([ops.result(change(ops, output))], model.get_parameters(), "ruined")
@@ -63,9 +63,9 @@ RUINS: dict[str, tuple[Callable[[Any, Any], Any], str]] = {
 }
 
 
-def judged(artifact: Path, exported: Path, pictures: Path, **options: Any):
+def judged(artifact: Path, float_export: Path, pictures: Path, **options: Any):
     keys = {"confidence": 0.001, "multi_label": True, "precision": "f32", "cache": False, "threads": 1}
-    with open_detector(exported, **keys) as parent:
+    with open_detector(float_export, **keys) as parent:
         try:
             detector = open_detector(artifact, **keys)
         except Exception as error:  # a net that gives NaN does not even open
@@ -74,9 +74,9 @@ def judged(artifact: Path, exported: Path, pictures: Path, **options: Any):
             return measure(detector, parent, read_split(pictures, "train"), timed=2, **options)
 
 
-def test_a_faithful_copy_passes(exported, pictures, tmp_path):
-    copy = ruined(exported, tmp_path, lambda ops, y: ops.multiply(y, ops.constant(np.float32(1.0))))
-    seen = judged(copy, exported, pictures)
+def test_a_faithful_copy_passes(float_export, pictures, tmp_path):
+    copy = ruined(float_export, tmp_path, lambda ops, y: ops.multiply(y, ops.constant(np.float32(1.0))))
+    seen = judged(copy, float_export, pictures)
     verdict = decide(seen, LIMITS)
     assert verdict.passed, verdict
     assert seen.f1 == 1.0 and seen.iou == pytest.approx(1.0, abs=1e-4) and seen.score_error < 1e-4
@@ -87,9 +87,9 @@ def test_a_faithful_copy_passes(exported, pictures, tmp_path):
 
 
 @pytest.mark.parametrize("name", RUINS)
-def test_a_ruined_artifact_is_rejected(exported, pictures, tmp_path, name):
+def test_a_ruined_artifact_is_rejected(float_export, pictures, tmp_path, name):
     change, said = RUINS[name]
-    seen = judged(ruined(exported, tmp_path, change), exported, pictures)
+    seen = judged(ruined(float_export, tmp_path, change), float_export, pictures)
     if isinstance(seen, Exception):
         assert name == "not a number" and "NaN" in str(seen)
         return
@@ -98,10 +98,10 @@ def test_a_ruined_artifact_is_rejected(exported, pictures, tmp_path, name):
     assert re.search(said, verdict.reasons[0]), verdict.reasons
 
 
-def test_a_net_that_fails_on_some_pictures_only_is_not_finite(exported, pictures):
+def test_a_net_that_fails_on_some_pictures_only_is_not_finite(float_export, pictures):
     """It opens, and gives NaN later: the gate says so instead of stopping with an error."""
     keys = {"confidence": 0.001, "multi_label": True, "precision": "f32", "cache": False}
-    with open_detector(exported, **keys) as parent, open_detector(exported, **keys) as broken:
+    with open_detector(float_export, **keys) as parent, open_detector(float_export, **keys) as broken:
         run, calls = broken.backend.run, iter(range(100))
         broken.backend.run = lambda canvas: run(canvas) * (np.nan if next(calls) == 5 else 1)  # type: ignore[method-assign]
         seen = measure(broken, parent, read_split(pictures, "train"), timed=0)

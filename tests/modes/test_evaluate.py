@@ -16,9 +16,9 @@ from yolo_kd.evidence.evaluation import truth_of
 
 
 @pytest.fixture(scope="module")
-def evaluated(learnt: Path, exported: Path, pictures: Path, tmp_path_factory) -> dict:
+def evaluated(learnt: Path, float_export: Path, pictures: Path, tmp_path_factory) -> dict:
     """The checkpoint and its OpenVINO export in float, on the pictures that it knows."""
-    words = [f"model={learnt}", f"beside={exported}", f"data={pictures}", "split=train"]
+    words = [f"model={learnt}", f"beside={float_export}", f"data={pictures}", "split=train"]
     out = tmp_path_factory.mktemp("evaluated") / "found" / "report.json"
     assert main(["evaluate", *words, "imgsz=64", "corruptions=fog,low_light", f"out={out}"]) == 0
     return json.loads(out.read_text())

@@ -15,20 +15,28 @@ from yolo_kd.errors import GateError
 
 
 @pytest.fixture
-def artifact(exported: Path, tmp_path: Path) -> Path:
+def artifact(float_export: Path, tmp_path: Path) -> Path:
     """A copy of the float export with a manifest: as good as its parent, because it is the same net."""
     folder = tmp_path / "best_int8_openvino_model"
-    shutil.copytree(exported, folder)
+    shutil.copytree(float_export, folder)
     write_manifest(read_artifact(folder))
     return folder
 
 
-def words(artifact: Path, exported: Path, pictures: Path, *more: str) -> list[str]:
-    return ["gate", f"artifact={artifact}", f"parent={exported}", f"data={pictures}", "split=train", "threads=1", *more]
+def words(artifact: Path, float_export: Path, pictures: Path, *more: str) -> list[str]:
+    return [
+        "gate",
+        f"artifact={artifact}",
+        f"parent={float_export}",
+        f"data={pictures}",
+        "split=train",
+        "threads=1",
+        *more,
+    ]
 
 
-def test_a_passed_artifact_carries_verdict_numbers_and_device(artifact, exported, pictures, capsys):
-    assert main(words(artifact, exported, pictures, "max_slowdown=50")) == 0
+def test_a_passed_artifact_carries_verdict_numbers_and_device(artifact, float_export, pictures, capsys):
+    assert main(words(artifact, float_export, pictures, "max_slowdown=50")) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("best_int8_openvino_model: PASSED") and "drop 0.0000" in printed
     plain = json.loads((artifact / "artifact.json").read_text())
@@ -39,19 +47,19 @@ def test_a_passed_artifact_carries_verdict_numbers_and_device(artifact, exported
         assert detector.artifact.verdict.passed
 
 
-def test_a_rejected_artifact_exits_three_and_does_not_open(artifact, exported, pictures, capsys):
-    assert main(words(artifact, exported, pictures, "max_slowdown=0.001")) == 3
+def test_a_rejected_artifact_exits_three_and_does_not_open(artifact, float_export, pictures, capsys):
+    assert main(words(artifact, float_export, pictures, "max_slowdown=0.001")) == 3
     assert "REJECTED\n  because slower than float on this device" in capsys.readouterr().out
     with pytest.raises(GateError, match="rejected by the gate"):
         open_detector(artifact)
     open_detector(artifact, allow_rejected=True).close()
-    assert main(words(artifact, exported, pictures, "max_slowdown=50")) == 0  # it may be judged again
+    assert main(words(artifact, float_export, pictures, "max_slowdown=50")) == 0  # it may be judged again
 
 
-def test_a_file_changed_after_the_judgement_is_refused(artifact, exported, pictures, capsys):
+def test_a_file_changed_after_the_judgement_is_refused(artifact, float_export, pictures, capsys):
     with (artifact / "best.bin").open("ab") as file:
         file.write(b"x")
-    assert main(words(artifact, exported, pictures)) == 3
+    assert main(words(artifact, float_export, pictures)) == 3
     assert "best.bin has sha256" in capsys.readouterr().err
 
 
@@ -66,9 +74,9 @@ def test_a_file_changed_after_the_judgement_is_refused(artifact, exported, pictu
         ({"artifact": "EXPORTED"}, "no artifact.json beside it"),
     ],
 )
-def test_mistakes_are_one_line(artifact, exported, pictures, capsys, change, said):
-    keys = {"artifact": artifact, "parent": exported, "data": pictures, **change}
-    filled = [f"{k}={exported if v == 'EXPORTED' else v}" for k, v in keys.items() if v is not None]
+def test_mistakes_are_one_line(artifact, float_export, pictures, capsys, change, said):
+    keys = {"artifact": artifact, "parent": float_export, "data": pictures, **change}
+    filled = [f"{k}={float_export if v == 'EXPORTED' else v}" for k, v in keys.items() if v is not None]
     assert main(["gate", *filled]) in (1, 2)
     printed = capsys.readouterr().err.strip().splitlines()
     assert len(printed) == 1 and said in printed[0]

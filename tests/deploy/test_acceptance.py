@@ -1,0 +1,131 @@
+"""Acceptance on the device: the decision by hand, the load with a clock of our own, the whole with a real net."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from yolo_kd.data.split import read_split
+from yolo_kd.deploy import bundle, open_detector
+from yolo_kd.deploy.acceptance import Limits, Load, decide, put_under_load
+from yolo_kd.deploy.artifact import Verdict, read_artifact, write_manifest
+from yolo_kd.deploy.quantize.agreement import Agreement
+
+from yolo_kd.cli import main
+from yolo_kd.evidence.evaluation import read_frame
+
+SAME = Agreement(parent=40, candidate=41, matched=40, iou=0.97, score_error=0.01)
+STEADY = Load(1000, (20.0, 22.0, 25.0), (21.0, 23.0, 26.0), growth_mb=1.0, resident_mb=180.0)
+
+
+def test_a_sound_device_is_accepted():
+    assert decide(SAME, STEADY, Limits(max_ms=25)) == []
+
+
+@pytest.mark.parametrize(
+    ("same", "load", "said"),
+    [
+        (
+            replace(SAME, candidate=0, matched=0),
+            STEADY,
+            "detects nothing on the reference pictures, the float parent 40",
+        ),
+        (replace(SAME, matched=30), STEADY, "F1 0.741, expected 0.9"),
+        (replace(SAME, iou=0.8), STEADY, "boxes are off: mean IoU 0.800"),
+        (replace(SAME, score_error=0.1), STEADY, "confidences off by 0.100"),
+        (SAME, replace(STEADY, end_ms=(26.0, 30.0, 31.0)), r"slows down under load: 20.0 ms .* 26.0 ms .* \(1.30 x"),
+        (SAME, replace(STEADY, growth_mb=31.0), "memory grows under load by 31 MB"),
+        (SAME, replace(STEADY, start_ms=(30.0, 31.0, 32.0), end_ms=(31.0, 32.0, 33.0)), "too slow: 31.0 ms"),
+    ],
+)
+def test_each_fault_is_its_own_reason(same, load, said):
+    reasons = decide(same, load, Limits(max_ms=25) if "too slow" in said else Limits())
+    assert len(reasons) == 1 and re.search(said, reasons[0])
+
+
+def test_load_compares_the_end_with_the_start():
+    """60 s by a clock of our own: 10 ms per frame at first, 20 ms after half a minute; 1 MB more every 100 frames."""
+    now, frames = [0.0], [0]
+
+    def detect(frame: np.ndarray) -> None:
+        now[0] += 0.010 if now[0] < 30 else 0.020
+        frames[0] += 1
+
+    load = put_under_load(detect, [np.zeros(1)], 60.0, lambda: now[0], lambda: 100 + frames[0] / 100)  # type: ignore[arg-type]
+    assert load.start_ms == pytest.approx((10, 10, 10)) and load.end_ms == pytest.approx((20, 20, 20))
+    assert 4400 < load.frames < 4600 and load.growth_mb == pytest.approx(load.frames / 100)
+
+
+@pytest.fixture(scope="module")
+def student(float_export: Path, pictures: Path, tmp_path_factory) -> Path:
+    """A bundle of a real net with its own boxes on four pictures as references."""
+    root = tmp_path_factory.mktemp("bundle")
+    folder = root / "best_openvino_model"
+    shutil.copytree(float_export, folder)
+    write_manifest(replace(read_artifact(folder), verdict=Verdict(True)))
+    frames = [read_frame(p) for p in read_split(pictures, "train").images[:4]]
+    with open_detector(folder, precision="f32", cache=False) as detector:
+        references = [(f, detector(f)) for f in frames]
+    assert sum(len(d) for _, d in references) >= 6
+    bundle.create(folder, references, "# Card\n", root / "student.zip")
+    return root / "student.zip"
+
+
+def test_a_bundle_is_accepted_where_torch_and_ultralytics_do_not_exist(student, tmp_path):
+    out = tmp_path / "report.json"
+    words = ["accept", f"bundle={student}", "minutes=0.02", "threads=1", "max_slowing=50", f"out={out}"]
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'torchvision', 'ultralytics', 'pycocotools'): sys.modules[name] = None\n"
+        f"from yolo_kd.cli import main; sys.exit(main({words!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "student.zip: ACCEPTED on " in done.stdout and "4 reference pictures: F1 1.000" in done.stdout
+    report = json.loads(out.read_text())
+    assert report["passed"] and report["load"]["frames"] > 5 and report["parity"]["iou"] > 0.95
+
+
+def test_another_net_in_the_bundle_is_rejected(student, pictures, tmp_path, capsys):
+    """The hashes fit, the boxes do not: references of another size of picture."""
+    folder = tmp_path / "unpacked"
+    bundle.unpack(student, folder)
+    frames = [read_frame(p) for p in read_split(pictures, "train").images[:4]]
+    with open_detector(folder / "artifact", precision="f32", cache=False) as detector:
+        wrong = [(f, detector(np.roll(f, 16, axis=1))) for f in frames]
+    bundle.create(folder / "artifact", wrong, "# Card\n", tmp_path / "wrong.zip")
+    assert main(["accept", f"bundle={tmp_path / 'wrong.zip'}", "minutes=0.01", "threads=1", "max_slowing=50"]) == 3
+    assert "REJECTED" in (printed := capsys.readouterr().out) and "boxes disagree with the float parent" in printed
+
+
+def test_verify_prints_and_refuses(student, tmp_path, capsys):
+    assert main(["verify", f"bundle={student}"]) == 0
+    assert "every hash fine, signature not asked for" in capsys.readouterr().out
+    cut = tmp_path / "cut.zip"
+    cut.write_bytes(student.read_bytes()[:-100])
+    assert main(["verify", f"bundle={cut}"]) == 3
+    assert "truncated or damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["accept"], "which bundle?"),
+        (["accept", "bundle=none.zip"], "none.zip: no such file"),
+        (["accept", "bundle=none.zip", "minuts=2"], "unknown key (did you mean 'minutes'?)"),
+        (["accept", "bundle=none.zip", "minutes=-1"], "minutes=-1: expected a number of 0 or more"),
+        (["verify", "bundel=x.zip"], "unknown key (did you mean 'bundle'?)"),
+        (["verify"], "which bundle?"),
+    ],
+)
+def test_mistakes_are_one_line(capsys, words, said):
+    assert main(words) == 2
+    printed = capsys.readouterr().err.strip().splitlines()
+    assert len(printed) == 1 and said in printed[0]

@@ -1,0 +1,93 @@
+"""`yolo-kd accept`: a bundle at installation, on the drone or in the car."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from yolo_kd.deploy.acceptance import Limits, accept
+from yolo_kd.errors import MisuseError, did_you_mean
+
+REJECTED = 3
+LIMITS = {f.name: f.default for f in fields(Limits)}
+DEFAULTS: dict[str, Any] = {
+    "minutes": 1,
+    "device": "CPU",
+    "threads": None,
+    "require_signature": None,
+    "out": None,
+    "debug": False,
+    **LIMITS,
+}
+
+
+def main(settings: dict[str, Any]) -> int:
+    """Check, load, decide; 0 if the device is accepted, 3 if not."""
+    keys = {**DEFAULTS, **settings}
+    path = keys.pop("bundle", None)
+    if not path:
+        raise MisuseError("which bundle? yolo-kd accept bundle=student.zip")
+    for key, value in keys.items():
+        if key not in DEFAULTS:
+            raise MisuseError(f"{key}={value}: unknown key{did_you_mean(key, DEFAULTS)}; see yolo-kd accept --help")
+    for key in ("minutes", *LIMITS):
+        value = keys[key]
+        if isinstance(value, bool) or not ((isinstance(value, int | float) and value >= 0) or value is DEFAULTS[key]):
+            raise MisuseError(f"{key}={value}: expected a number of 0 or more")
+    report = accept(
+        Path(str(path)),
+        float(keys["minutes"]),
+        str(keys["device"]),
+        keys["threads"],
+        Path(str(keys["require_signature"])) if keys["require_signature"] else None,
+        Limits(**{key: keys[key] for key in LIMITS}),
+    )
+    print(text(report))
+    if keys["out"]:
+        target = Path(str(keys["out"]))
+        part = target.with_name(target.name + ".part")
+        part.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        part.replace(target)
+    return 0 if report["passed"] else REJECTED
+
+
+def text(report: dict[str, Any]) -> str:
+    """The report for a terminal."""
+    parity, load, device = report["parity"], report["load"], report["device"]
+    lines = [
+        f"{report['bundle']}: {'ACCEPTED' if report['passed'] else 'REJECTED'} on {device['cpu']} ({device['isa']})"
+    ]
+    lines += [f"  because {reason}" for reason in report["reasons"]]
+    lines += [
+        f"  hashes fine, {'signature fine' if report['signed'] else 'signature not asked for'}",
+        f"  {parity['pictures']} reference pictures: F1 {parity['f1']:.3f}, IoU {parity['iou']:.3f}, "
+        f"confidences off by {parity['score_error']:.3f}",
+        f"  {load['frames']} frames in {report['load']['minutes']:g} min, {device['runs in']} on {device['name']}: p50 / p95 / p99 "
+        f"{_ms(load['start_ms'])} at the start, {_ms(load['end_ms'])} at the end",
+        f"  ready after {report['start_seconds']:.2f} s; memory {load['resident_mb']:.0f} MB, grown by {load['growth_mb']:.1f} MB",
+    ]
+    return "\n".join(lines)
+
+
+def help_text() -> str:
+    """The keys."""
+    limits = "\n".join(f"  {key}={value}" for key, value in LIMITS.items())
+    return f"""usage: yolo-kd accept bundle=student.zip [key=value ...]
+
+Needs neither torch nor labels. Exits 3 if the device is not accepted.
+
+  bundle=             the .zip that yolo-kd bundle made
+  minutes=1           of load; the end is compared with the start
+  device=CPU          CPU, GPU, NPU, AUTO
+  threads=            of the CPU; the runtime chooses unless given
+  require_signature=  public key (PEM) that the bundle must be signed for
+  out=                JSON file for the report
+
+limits:
+{limits}"""
+
+
+def _ms(times: Any) -> str:
+    return " / ".join(f"{t:.1f}" for t in times) + " ms"

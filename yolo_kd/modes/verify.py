@@ -1,0 +1,32 @@
+"""`yolo-kd verify`: every hash of a bundle, and its signature, before anything in it is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from yolo_kd.deploy.bundle import verify
+from yolo_kd.errors import MisuseError, did_you_mean
+
+KEYS = ("bundle", "require_signature", "debug")
+
+
+def main(settings: dict[str, Any]) -> int:
+    """Verify; a bundle that does not hold ends with exit code 3."""
+    for key, value in settings.items():
+        if key not in KEYS:
+            raise MisuseError(f"{key}={value}: unknown key{did_you_mean(key, KEYS)}; use {', '.join(KEYS)}")
+    if not settings.get("bundle"):
+        raise MisuseError("which bundle? yolo-kd verify bundle=student.zip")
+    key = settings.get("require_signature")
+    found = verify(Path(str(settings["bundle"])), Path(str(key)) if key else None)
+    signature = "signature fine" if found.signed else "signature not asked for (require_signature=key.pub.pem)"
+    print(f"{found.path.name}: {len(found.files)} files, every hash fine, {signature}")
+    return 0
+
+
+def help_text() -> str:
+    """The keys."""
+    return """usage: yolo-kd verify bundle=student.zip [require_signature=key.pub.pem]
+
+Compares every file with its hash, and the signature with a public key (PEM, elliptic curve). Exits 3 if one does not hold."""

@@ -20,6 +20,7 @@ MODES = {
     "predict": "predict with a model; Ultralytics' own mode",
     "evaluate": "average precision of a checkpoint or an artifact, slices, corruptions",
     "gate": "whether an artifact has earned its place on this device",
+    "bundle": "one file with artifact, model card, reference boxes, hashes and signature",
     "accept": "a bundle at installation: hashes, parity, load; needs no torch",
     "verify": "every hash of a bundle, and its signature",
     "demo": "render traffic scenes, train a teacher, a plain and a distilled student, compare them",

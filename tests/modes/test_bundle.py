@@ -1,0 +1,71 @@
+"""`yolo-kd bundle`: from a judged artifact to the file that a device accepts."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from yolo_kd.deploy.artifact import Verdict, read_artifact, write_manifest
+from yolo_kd.deploy.model_card import card
+
+from yolo_kd.cli import main
+
+
+@pytest.fixture
+def artifact(float_export: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "best_int8_openvino_model"
+    shutil.copytree(float_export, folder)
+    write_manifest(replace(read_artifact(folder), facts={"parent": {"file": "best.pt", "sha256": "ab" * 32}}))
+    return folder
+
+
+def test_from_the_gate_to_the_device(artifact, float_export, learnt, pictures, tmp_path, capsys):
+    keys = [f"artifact={artifact}", f"parent={float_export}", f"data={pictures}", "split=train"]
+    out = tmp_path / "student.zip"
+    words = ["bundle", *keys, "references=4", f"run={learnt.parents[1]}", f"out={out}"]
+    assert main(words) == 3 and "was never judged" in capsys.readouterr().err and not out.exists()
+    assert main(["gate", *keys, "threads=1", "max_slowdown=50"]) == 0
+    assert main(words) == 0
+    assert "4 reference pictures" in capsys.readouterr().out
+    with zipfile.ZipFile(out) as opened:
+        text = opened.read("MODEL_CARD.md").decode()
+    assert "Passed the gate." in text and "- trained without a teacher" in text and "- epochs: 120" in text
+    assert "| AP of car |" in text and "| milliseconds per image |" in text and "AGPL-3.0" in text
+    assert f"sha256 {'ab' * 32}" in text
+    assert main(["accept", f"bundle={out}", "minutes=0.01", "threads=1", "max_slowing=50"]) == 0
+
+
+def test_the_card_says_what_is_not_known(artifact):
+    text = card(read_artifact(artifact))
+    assert "Never judged." in text and "Nothing." in text and "- run: not recorded" in text and "did not pass" in text
+    rejected = replace(read_artifact(artifact), verdict=Verdict(False, ("detects nothing",), ("odd",)))
+    assert "Rejected by the gate:\n- detects nothing\n- note: odd" in card(rejected)
+
+
+def test_the_card_names_teacher_recipe_and_gains(artifact):
+    run = {
+        "args": {"data": "/data/visdrone.yaml", "epochs": 100},
+        "kd": {"teacher": "/w/yolov8l.pt", "recipe": {"name": "csgr_lqe", "methods": {"csgr": {}}}, "fixed_gains": {"csgr.cs": 0.12345}},
+    }  # fmt: skip
+    text = card(read_artifact(artifact), run)
+    assert "- data: visdrone.yaml" in text and "- imgsz: not recorded" in text
+    assert "- teacher: yolov8l.pt; recipe csgr_lqe (csgr.cs 0.1235)" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"parent": None}, "parent= is missing"),
+        ({"references": "0"}, "references=0: expected a number of pictures"),
+        ({"run": "."}, "no args.yaml there"),
+        ({"sing": "k.pem"}, "unknown key (did you mean 'sign'?)"),
+    ],
+)
+def test_mistakes_are_one_line(artifact, float_export, pictures, capsys, change, said):
+    keys = {"artifact": artifact, "parent": float_export, "data": pictures, **change}
+    assert main(["bundle", *(f"{k}={v}" for k, v in keys.items() if v is not None)]) == 2
+    printed = capsys.readouterr().err.strip().splitlines()
+    assert len(printed) == 1 and said in printed[0]

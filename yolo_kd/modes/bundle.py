@@ -1,0 +1,81 @@
+"""`yolo-kd bundle`: one file that carries an artifact to the device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from yolo_kd.data.split import read_split
+from yolo_kd.deploy import bundle
+from yolo_kd.deploy.artifact import read_artifact
+from yolo_kd.deploy.model_card import LICENCE, card, read_run
+from yolo_kd.deploy.runtime import open_detector
+from yolo_kd.errors import MisuseError, did_you_mean
+from yolo_kd.evidence.evaluation import read_frame
+
+DEFAULTS: dict[str, Any] = {
+    "artifact": None,
+    "parent": None,
+    "data": None,
+    "split": "val",
+    "references": 16,
+    "run": None,
+    "licence": LICENCE,
+    "sign": None,
+    "allow_rejected": False,
+    "out": "student.zip",
+    "debug": False,
+}
+
+
+def main(settings: dict[str, Any]) -> int:
+    """Write the bundle; an artifact that the gate did not pass ends with exit code 3."""
+    for key, value in settings.items():
+        if key not in DEFAULTS:
+            raise MisuseError(f"{key}={value}: unknown key{did_you_mean(key, DEFAULTS)}; see yolo-kd bundle --help")
+    keys = {**DEFAULTS, **settings}
+    for key in ("artifact", "parent", "data"):
+        if not keys[key]:
+            raise MisuseError(
+                f"{key}= is missing: yolo-kd bundle artifact=<folder> parent=<float folder> data=<data.yaml>"
+            )
+    count = keys["references"]
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise MisuseError(f"references={count}: expected a number of pictures, 1 or more")
+    artifact = read_artifact(str(keys["artifact"]))
+    run = read_run(Path(str(keys["run"]))) if keys["run"] else None
+    images = read_split(str(keys["data"]), str(keys["split"])).images
+    chosen = images[:: max(len(images) // count, 1)][:count]
+    frames = [read_frame(path) for path in chosen]
+    with open_detector(str(keys["parent"]), precision="f32", allow_rejected=True) as parent:
+        references = [(frame, parent(frame)) for frame in frames]
+    out = Path(str(keys["out"]))
+    sign = Path(str(keys["sign"])) if keys["sign"] else None
+    bundle.create(
+        artifact.folder, references, card(artifact, run, str(keys["licence"])), out, sign, bool(keys["allow_rejected"])
+    )
+    found = bundle.verify(out)
+    boxes = sum(len(seen) for _, seen in references)
+    print(
+        f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(found.files)} files, {len(references)} reference pictures with "
+        f"{boxes} boxes of the float parent, {'signed' if sign else 'not signed'}"
+    )
+    if boxes == 0:
+        print("WARNING the float parent sees nothing on the reference pictures: they prove nothing on the device")
+    return 0
+
+
+def help_text() -> str:
+    """The keys."""
+    return f"""usage: yolo-kd bundle artifact=<folder> parent=<float folder> data=<data.yaml> [key=value ...]
+
+  artifact=          folder that the gate passed
+  parent=            the float model that it was made from, whose boxes the device is compared with
+  data=              data set YAML from which reference pictures are taken; they go into the bundle
+  split=val          part of it
+  references=16      number of pictures
+  run=               training run folder, for the model card
+  licence=           one line for the model card ({LICENCE})
+  sign=              private key (PEM, elliptic curve), by OpenSSF model-signing
+  allow_rejected=    true bundles what the gate rejected or never judged
+  out=student.zip    the bundle"""

@@ -80,15 +80,13 @@ def accept(
         GateError: The bundle is not what was judged: tampered, truncated, unsigned.
         MisuseError: A device or package that is not there, or a bundle without reference pictures.
     """
-    import cv2
-
     with tempfile.TemporaryDirectory(prefix="yolo-kd-accept-") as temporary:
         folder = Path(temporary) / "bundle"
         artifact = bundle.unpack(path, folder, require_signature)
         references = bundle.read_references(folder, artifact.names)
         if not references:
             raise MisuseError(f"{path}: holds no reference pictures; bundle the artifact with some")
-        pictures = [cv2.imread(str(folder / name)) for name, _ in references]
+        pictures = [picture for picture, _ in references]
         begun = time.monotonic()
         with open_detector(artifact, device=device, threads=threads, cache=False) as detector:
             started_s = time.monotonic() - begun
@@ -128,7 +126,8 @@ def put_under_load(
     resident = resident or resident_mb
     for index in range(WARM_UP):
         detect(frames[index % len(frames)])
-    before, begun, times = resident(), clock(), []
+    before, begun = resident(), clock()
+    times: list[tuple[float, float]] = []
     while not times or clock() - begun < seconds:
         start = clock()
         detect(frames[len(times) % len(frames)])

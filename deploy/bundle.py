@@ -158,14 +158,23 @@ def unpack(path: Path, target: Path, require_signature: Path | None = None) -> A
     return found
 
 
-def read_references(folder: Path, names: Mapping[int, str]) -> list[tuple[str, Detections]]:
-    """The reference pictures of an unpacked bundle, by name, with what the float parent detects on them."""
+def read_references(folder: Path, names: Mapping[int, str]) -> list[tuple[np.ndarray, Detections]]:
+    """The reference pictures of an unpacked bundle (BGR) with what the float parent detects on them.
+
+    Raises:
+        GateError: A picture that cannot be read.
+    """
+    import cv2
+
     plain = _manifest(folder.name, (folder / MANIFEST).read_bytes())
     found = []
     for one in plain["references"]:
         table = np.asarray(one["detections"], np.float32).reshape(-1, 6)
         size = int(one["size_hw"][0]), int(one["size_hw"][1])
-        found.append((one["image"], Detections(table[:, :4], table[:, 4], table[:, 5].astype(np.int64), names, size)))
+        frame = cv2.imread(str(folder / one["image"]))
+        if frame is None:
+            raise GateError(f"{folder.name}: {one['image']} is no readable picture; bundle the artifact again")
+        found.append((frame, Detections(table[:, :4], table[:, 4], table[:, 5].astype(np.int64), names, size)))
     return found
 
 

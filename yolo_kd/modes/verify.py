@@ -18,8 +18,8 @@ def main(settings: dict[str, Any]) -> int:
             raise MisuseError(f"{key}={value}: unknown key{did_you_mean(key, KEYS)}; use {', '.join(KEYS)}")
     if not settings.get("bundle"):
         raise MisuseError("which bundle? yolo-kd verify bundle=student.zip")
-    key = settings.get("require_signature")
-    found = verify(Path(str(settings["bundle"])), Path(str(key)) if key else None)
+    public_key = settings.get("require_signature")
+    found = verify(Path(str(settings["bundle"])), Path(str(public_key)) if public_key else None)
     signature = "signature fine" if found.signed else "signature not asked for (require_signature=key.pub.pem)"
     print(f"{found.path.name}: {len(found.files)} files, every hash fine, {signature}")
     return 0

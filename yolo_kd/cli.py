@@ -23,6 +23,7 @@ MODES = {
     "bundle": "one file with artifact, model card, reference boxes, hashes and signature",
     "accept": "a bundle at installation: hashes, parity, load; needs no torch",
     "verify": "every hash of a bundle, and its signature",
+    "doctor": "what this machine can run, and how an artifact fares on each device",
     "demo": "render traffic scenes, train a teacher, a plain and a distilled student, compare them",
     "version": "print the version",
 }

@@ -1,0 +1,210 @@
+"""What this machine can run, and how an artifact fares on each of its devices; nothing falls back silently.
+
+Devices without a driver do not show up at all, so an NPU that was asked for and is not there is explained: what the
+operating system shows of it, and what to try.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from yolo_kd.deploy import machine
+from yolo_kd.deploy.artifact import Artifact
+from yolo_kd.deploy.quantize.agreement import agree
+from yolo_kd.deploy.runtime import open_detector
+
+from yolo_kd.errors import MisuseError, YoloKDError
+
+PACKAGES = ("openvino", "onnxruntime", "numpy", "opencv-python-headless")
+PROPERTIES = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES", "NPU_DRIVER_VERSION", "NPU_COMPILER_VERSION")
+ACCELERATORS = Path("/sys/class/accel")  # where Linux lists NPUs whose kernel driver is loaded
+RUNS = 30
+WARM_UP = 5
+NO_WORK = frozenset({"Parameter", "Constant", "Result"})
+INT8_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8", "i8mm", "asimddp"})
+CHOOSING = frozenset({"NonMaxSuppression", "MulticlassNms", "MatrixNms", "NonZero"})  # outputs of open length
+
+
+@dataclass(frozen=True)
+class Examined:
+    """An artifact on one device.
+
+    Args:
+        device: As OpenVINO or ONNX Runtime calls it.
+        runs: Whether it compiled and ran.
+        reason: Why not.
+        precision: What really runs.
+        falls_off: Operations that the device does not take, with how often they occur.
+        ms: Median milliseconds from frame to boxes.
+        f1: Matched F1 of its boxes with the CPU's in float32 on the same noise and pictures; None without any box.
+        iou: Mean IoU of the matched boxes.
+    """
+
+    device: str
+    runs: bool
+    reason: str = ""
+    precision: str = ""
+    falls_off: dict[str, int] = field(default_factory=dict)
+    ms: float | None = None
+    f1: float | None = None
+    iou: float | None = None
+
+
+def inventory() -> dict[str, Any]:
+    """Processor, packages, OpenVINO's devices with their properties, ONNX Runtime's providers."""
+    return {
+        "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
+        "processor": {
+            "name": machine.model_name(),
+            "cores": machine.cores(),
+            "isa": sorted(machine.cpu_flags() & (machine.BF16_FLAGS | INT8_FLAGS)),
+        },
+        "packages": {name: _version(name) for name in PACKAGES},
+        "openvino": _openvino_devices(),
+        "onnxruntime": _providers(),
+        "accelerators": sorted(p.name for p in ACCELERATORS.iterdir()) if ACCELERATORS.is_dir() else [],
+    }
+
+
+def devices(found: dict[str, Any], form: str, wanted: str | None) -> list[str]:
+    """The devices to examine an artifact of a format on.
+
+    Args:
+        found: From `inventory`.
+        form: "openvino" or "onnx".
+        wanted: One device; all that are there if None.
+
+    Raises:
+        YoloKDError: The device is not there; the message says what was seen of it and what to try.
+    """
+    there = list(found["openvino"]) if form == "openvino" else ["CPU"]
+    if wanted is None:
+        return there
+    name = wanted.upper()
+    if any(d == name or d.startswith(f"{name}.") for d in there):
+        return [name]
+    hint = "install its driver and compute runtime, then run yolo-kd doctor again"
+    if name.startswith("NPU"):
+        shown = (
+            f"the kernel shows {', '.join(found['accelerators'])}"
+            if found["accelerators"]
+            else "the kernel shows no accelerator"
+        )
+        hint = (
+            f"{shown} in {ACCELERATORS}; install Intel's linux-npu-driver, add yourself to the group render, or prepare "
+            "the artifact for it with target=npu and run it where the NPU is"
+        )
+    raise YoloKDError(f"device={wanted}: {form} finds {', '.join(there) or 'no device'} here; {hint}")
+
+
+def examine(artifact: Artifact, device: str, frames: list[np.ndarray]) -> Examined:
+    """Compile, run, time and compare an artifact on one device.
+
+    Args:
+        artifact: What is to run; a rejected one is examined too.
+        device: A device that is there.
+        frames: BGR pictures.
+    """
+    falls_off = unsupported(artifact, device) if artifact.format == "openvino" else {}
+    try:
+        detector = open_detector(artifact, device=device, confidence=0.05, allow_rejected=True)
+    except YoloKDError as error:
+        return Examined(device, False, str(error), falls_off=falls_off)
+    with detector, open_detector(artifact, precision="f32", confidence=0.05, allow_rejected=True) as exact:
+        try:
+            same = agree([exact(f) for f in frames], [detector(f) for f in frames])
+            times = []
+            for index in range(RUNS + WARM_UP):
+                start = time.perf_counter()
+                detector(frames[index % len(frames)])
+                times.append(1000 * (time.perf_counter() - start))
+        except YoloKDError as error:
+            return Examined(device, False, str(error), detector.backend.precision, falls_off)
+        found = same.f1 if same.parent + same.candidate else None
+        ms = float(np.median(times[WARM_UP:]))
+        return Examined(
+            device, True, "", detector.backend.precision, falls_off, ms, found, same.iou if same.matched else None
+        )
+
+
+def unsupported(artifact: Artifact, device: str) -> dict[str, int]:
+    """Types of the operations that an OpenVINO device does not take, with their number."""
+    import openvino as ov
+
+    core = ov.Core()
+    model = core.read_model(artifact.model_path)
+    try:
+        taken = core.query_model(model, device)
+    except RuntimeError as error:
+        return {f"query failed: {' '.join(str(error).split())[:80]}": 1}
+    left = [op.get_type_name() for op in model.get_ops() if op.get_friendly_name() not in taken]
+    return dict(Counter(kind for kind in left if kind not in NO_WORK))
+
+
+def npu_faults(artifact: Artifact) -> list[str]:
+    """What an NPU would stumble over, found in the graph: it can be checked where no NPU is.
+
+    Raises:
+        MisuseError: Not an OpenVINO artifact.
+    """
+    if artifact.format != "openvino":
+        raise MisuseError(f"{artifact.folder.name}: is an {artifact.format} artifact; an NPU takes OpenVINO ones")
+    import openvino as ov
+
+    model = ov.Core().read_model(artifact.model_path)
+    faults = []
+    shapes = [p.partial_shape for p in (*model.inputs, *model.outputs)]
+    if any(shape.is_dynamic for shape in shapes):
+        faults.append(f"open shapes ({', '.join(str(s) for s in shapes if s.is_dynamic)}); export with a fixed imgsz")
+    elif model.inputs[0].shape[0] != 1:
+        faults.append(f"batch {model.inputs[0].shape[0]}, an NPU is wrong above 1; export with batch=1")
+    kinds = Counter(op.get_type_name() for op in model.get_ops())
+    for kind in sorted(CHOOSING & set(kinds)):
+        faults.append(f"{kind} in the graph gives outputs of open length; export without nms=true")
+    if not kinds["FakeQuantize"]:
+        faults.append("no quantized layer: an NPU earns its power in INT8; run yolo-kd quantize target=npu")
+    return faults
+
+
+def plain(examined: Examined) -> dict[str, Any]:
+    """As a JSON object."""
+    return asdict(examined)
+
+
+def _openvino_devices() -> dict[str, dict[str, Any]]:
+    try:
+        import openvino as ov
+    except ImportError:
+        return {}
+    core = ov.Core()
+    found: dict[str, dict[str, Any]] = {}
+    for device in core.available_devices:
+        supported = core.get_property(device, "SUPPORTED_PROPERTIES")
+        found[device] = {}
+        for name in PROPERTIES:
+            if name in supported:
+                value = core.get_property(device, name)
+                found[device][name] = list(value) if isinstance(value, list | tuple) else str(value)
+    return found
+
+
+def _providers() -> list[str]:
+    try:
+        import onnxruntime
+    except ImportError:
+        return []
+    return list(onnxruntime.get_available_providers())
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

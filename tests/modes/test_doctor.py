@@ -1,0 +1,97 @@
+"""`yolo-kd doctor`: what is there, what is not, and a device that was asked for and is missing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from yolo_kd.deploy import doctor
+from yolo_kd.deploy.artifact import read_artifact
+
+from yolo_kd.cli import main
+from yolo_kd.errors import MisuseError, YoloKDError
+
+FOUND = {"openvino": {"CPU": {}, "GPU.0": {}}, "accelerators": []}
+
+
+def test_the_inventory_names_processor_packages_and_devices(capsys, tmp_path):
+    assert main(["doctor", f"out={tmp_path / 'found.json'}"]) == 0
+    printed = capsys.readouterr().out
+    found = json.loads((tmp_path / "found.json").read_text())
+    import openvino
+
+    assert set(found["openvino"]) == set(openvino.Core().available_devices)
+    assert found["packages"]["openvino"] and "CPUExecutionProvider" in found["onnxruntime"]
+    assert "OpenVINO CPU: full_device_name" in printed and "ONNX Runtime: " in printed
+
+
+def test_an_artifact_is_compiled_run_and_compared(float_export, pictures, capsys, tmp_path):
+    out = tmp_path / "found.json"
+    assert main(["doctor", f"model={float_export}", "device=cpu", f"data={pictures}", "split=train", f"out={out}"]) == 0
+    one = json.loads(out.read_text())["examined"][0]
+    assert one["device"] == "CPU" and one["runs"] and one["falls_off"] == {} and one["ms"] > 0
+    assert one["f1"] > 0.8 and one["iou"] > 0.9
+    assert "no quantized layer" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["device=NPU"], ["device=NPU", "model=MODEL"]])
+def test_an_npu_that_is_not_there_is_said_and_exits_one(float_export, capsys, words):
+    assert main(["doctor", *(w.replace("MODEL", str(float_export)) for w in words)]) == 1
+    said = capsys.readouterr().err
+    assert "device=NPU: openvino finds CPU" in said and "linux-npu-driver" in said and "target=npu" in said
+
+
+def test_devices_are_found_by_name_or_family():
+    assert doctor.devices(FOUND, "openvino", None) == ["CPU", "GPU.0"]
+    assert doctor.devices(FOUND, "openvino", "gpu") == ["GPU"] and doctor.devices(FOUND, "onnx", None) == ["CPU"]
+    with pytest.raises(YoloKDError, match="the kernel shows accel0 in"):
+        doctor.devices({**FOUND, "accelerators": ["accel0"]}, "openvino", "NPU")
+    with pytest.raises(YoloKDError, match="device=GPU.1: openvino finds CPU, GPU.0 here; install its driver"):
+        doctor.devices(FOUND, "openvino", "GPU.1")
+
+
+def edited(float_export: Path, folder: Path, change) -> Path:
+    """A copy of the net with an operation more."""
+    import openvino as ov
+
+    model = ov.Core().read_model(float_export / "best.xml")
+    ov.save_model(change(model), folder / "best.xml")
+    (folder / "metadata.yaml").write_text((float_export / "metadata.yaml").read_text())
+    return folder
+
+
+def test_what_an_npu_would_stumble_over(float_export, tmp_path):
+    import openvino as ov
+    from openvino import opset13 as ops
+
+    def open_batch(model):
+        model.reshape([-1, 3, 64, 64])
+        return model
+
+    def choosing(model):
+        output = model.outputs[0].get_node().input(0).get_source_output()
+        return ov.Model([ops.result(ops.non_zero(output))], model.get_parameters(), "choosing")
+
+    opened = read_artifact(edited(float_export, tmp_path, open_batch))
+    assert any(f.startswith("open shapes (") for f in doctor.npu_faults(opened))
+    (tmp_path / "b").mkdir()
+    faults = doctor.npu_faults(read_artifact(edited(float_export, tmp_path / "b", choosing)))
+    assert any(f.startswith("NonZero in the graph") for f in faults)
+    with pytest.raises(MisuseError, match="an NPU takes OpenVINO ones"):
+        doctor.npu_faults(replace(opened, format="onnx"))
+
+
+def test_a_device_that_cannot_compile_gives_its_reason_and_exits_one(float_export, tmp_path, monkeypatch, capsys):
+    def refuse(*_args, **_keys):
+        raise YoloKDError("OpenVINO cannot compile the net for CPU: unsupported thing")
+
+    monkeypatch.setattr(doctor, "open_detector", refuse)
+    assert main(["doctor", f"model={float_export}"]) == 1
+    assert "CPU does not run it: OpenVINO cannot compile the net for CPU: unsupported thing" in capsys.readouterr().out
+
+
+def test_misspelt_key(capsys):
+    assert main(["doctor", "modle=x"]) == 2
+    assert "modle=x: unknown key (did you mean 'model'?)" in capsys.readouterr().err

@@ -86,3 +86,19 @@ def test_the_size_of_a_block_changes_nothing(monkeypatch: pytest.MonkeyPatch, bl
     wanted = nms(*case, 0.5, 300).tolist()
     monkeypatch.setattr(ours, "BLOCK", block)
     assert nms(*case, 0.5, 300).tolist() == wanted
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("confidence", [0.25, 0.6])
+def test_decode_and_suppression_together_are_those_of_ultralytics(multi_label: bool, confidence: float) -> None:
+    import torch
+    from ultralytics.utils.nms import non_max_suppression
+    from yolo_kd.deploy.decode import decode
+
+    rng = np.random.default_rng(4)
+    raw = np.concatenate((rng.uniform(0, 200, (4, 600)), rng.beta(0.5, 2, (5, 600)))).astype(np.float32)[None]
+    (wanted,) = non_max_suppression(torch.from_numpy(raw), confidence, 0.5, multi_label=multi_label)
+    boxes, scores, class_id = decode(raw, 5, confidence, end2end=False, multi_label=multi_label)
+    kept = nms(boxes, scores, class_id, 0.5, 300)
+    found = np.concatenate((boxes[kept], scores[kept, None], class_id[kept, None]), axis=1)
+    assert len(found) > 20 and np.array_equal(found, wanted.numpy())

@@ -334,6 +334,18 @@ def test_many_equals_one_after_the_other(exported: Made, frames: list[np.ndarray
     assert all(same(one, other) for one, other in zip(found, wanted * 2, strict=True))
 
 
+@pytest.mark.parametrize("form", ["openvino", "onnx"])
+def test_what_was_under_way_when_one_stopped_is_not_given_to_the_next(
+    exported: Made, frames: list[np.ndarray], form: str
+) -> None:
+    with open_detector(exported(form=form), mode="throughput", threads=2, cache=False) as detector:
+        wanted = [detector(frame) for frame in frames]
+        for stop in range(1, len(frames)):
+            for _, _ in zip(detector.many(frames), range(stop), strict=False):
+                pass
+            assert all(same(*two) for two in zip(detector.many(frames[::-1]), wanted[::-1], strict=True))
+
+
 def test_a_batch_in_openvino_equals_one_after_the_other(exported: Made, frames: list[np.ndarray]) -> None:
     with open_detector(exported(), cache=False, precision="f32") as single:
         wanted = [single(frame) for frame in frames]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("yolo_kd.deploy")
 PRECISIONS = {"f32": "f32", "bf16": "bf16", "f16": "f16", "fp32": "f32", "fp16": "f16"}
-_INT8 = {"i8": "int8", "u8": "int8"}
+_KINDS = {"i8": "int8", "u8": "int8", "bf16": "bf16", "f16": "f16", "f32": "f32"}
 
 
 class OpenVINOBackend(Backend):
@@ -225,15 +225,17 @@ def _compile(
 
 def _running_precision(compiled: ov.CompiledModel) -> str:
     """What the convolutions of the compiled net run in, e.g. "int8+bf16"; the device's word where it shows no graph."""
-    kinds: list[str] = []
+    seen: set[str] = set()
     try:
         for op in compiled.get_runtime_model().get_ops():
             info = op.get_rt_info()
             if "layerType" in info and info["layerType"].value == "Convolution":
-                kinds.append(info["runtimePrecision"].value)
+                # the kernel's name ends in what it computes in; "runtimePrecision" is that of stored weights too
+                kernel = info["primitiveType"].value.rpartition("_")[2].lower()
+                kind = kernel if kernel in _KINDS else info["runtimePrecision"].value
+                seen.add(_KINDS.get(kind, kind))
     except RuntimeError:
         LOG.info("%s shows no graph of what it runs", compiled.get_property("EXECUTION_DEVICES"))
-    seen = {_INT8.get(kind, kind) for kind in kinds}
     if not seen - {"int8"}:
         try:
             seen.add(compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name())

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from yolo_kd.deploy import Detections, Detector, open_detector, runtime
-from yolo_kd.deploy.artifact import Artifact, Verdict, read_artifact, write_manifest
+from yolo_kd.deploy import Detections, Detector, open_detector
+from yolo_kd.deploy.artifact import Artifact
 from yolo_kd.deploy.backends import Settings
 from yolo_kd.deploy.backends.fake import FakeBackend
 
-from yolo_kd.errors import GateError, MisuseError, YoloKDError
+from yolo_kd.errors import MisuseError, YoloKDError
 
 Made = Callable[..., Any]
 
@@ -237,91 +231,6 @@ def test_closing_in_the_middle_of_many_is_orderly(exported: Made, frames: list[n
         list(found)
 
 
-class TestOpening:
-    """What `open_detector` looks at before it trusts a net."""
-
-    def test_an_artifact_with_a_manifest(self, artifact_folder: Path, frames: list[np.ndarray]) -> None:
-        with open_detector(artifact_folder) as one, open_detector(read_artifact(artifact_folder), cache=False) as other:
-            assert one.artifact.files and len(one(frames[0])) > 0
-            assert same(one(frames[0]), other(frames[0]))
-
-    @pytest.mark.parametrize("name", ["best.xml", "best.bin", "metadata.yaml"])
-    def test_hashes_are_checked_before_anything_is_loaded(
-        self, artifact_folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(runtime, "load_backend", lambda *_: pytest.fail("it was loaded"))
-        raw = bytearray((artifact_folder / name).read_bytes())
-        raw[len(raw) // 2] ^= 1
-        (artifact_folder / name).write_bytes(raw)
-        with pytest.raises(GateError, match=f"{name} has sha256"):
-            open_detector(artifact_folder)
-
-    def test_a_rejected_artifact_is_refused(
-        self, artifact_folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        verdict = Verdict(False, ("AP fell by .03", "slower than float"))
-        write_manifest(replace(read_artifact(artifact_folder), verdict=verdict))
-        with monkeypatch.context() as patch, pytest.raises(GateError, match=r"AP fell by \.03; slower than float"):
-            patch.setattr(runtime, "load_backend", lambda *_: pytest.fail("it was loaded"))
-            open_detector(artifact_folder)
-        caplog.set_level(logging.WARNING, "yolo_kd.deploy")
-        with open_detector(artifact_folder, allow_rejected=True) as detector:
-            for _ in range(3):
-                detector(marked(90))
-        assert len(caplog.records) == 1 and "AP fell by .03; slower than float" in caplog.text
-
-    def test_a_passed_one_opens_without_a_word(self, artifact_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-        write_manifest(replace(read_artifact(artifact_folder), verdict=Verdict(True)))
-        caplog.set_level(logging.WARNING, "yolo_kd.deploy")
-        open_detector(artifact_folder).close()
-        assert not caplog.records
-
-    def test_a_net_of_nan_does_not_open(self, artifact_folder: Path) -> None:
-        (artifact_folder / "artifact.json").unlink()
-        weights = artifact_folder / "best.bin"
-        raw = np.frombuffer(weights.read_bytes(), np.float32).copy()
-        raw[len(raw) // 2 :][:20_000] = np.nan  # in the middle of some convolution
-        weights.write_bytes(raw.tobytes())
-        with pytest.raises(YoloKDError, match="NaN or infinite"):
-            open_detector(artifact_folder)
-
-    def test_a_net_that_mixes_up_its_batch_does_not_open(self, made_up: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Seen: a net with its suppression inside, reshaped to a batch of two, finds nothing on every second picture."""
-
-        def second_is_empty(canvas: np.ndarray) -> np.ndarray:
-            raw = np.repeat(reading(canvas[:1]), len(canvas), axis=0)
-            raw[1:] = 0
-            return raw
-
-        closed = []
-        monkeypatch.setattr(
-            runtime, "load_backend", lambda artifact, settings: FakeBackend(artifact, settings, second_is_empty)
-        )
-        monkeypatch.setattr(FakeBackend, "close", lambda self: closed.append(self))
-        with pytest.raises(YoloKDError, match="batch=2: the same picture gives another result in each place"):
-            open_detector(made_up(), batch=2)
-        assert len(closed) == 1
-
-    def test_a_fake_artifact_opens(self, made_up: Made) -> None:
-        with open_detector(made_up()) as detector:
-            assert len(detector(marked(0))) == 0
-
-    def test_the_cache_lies_in_the_cache_home_or_where_one_says(
-        self, exported: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("YOLO_KD_HOME", str(tmp_path / "home"))
-        open_detector(exported(), cache=False).close()
-        assert not list(tmp_path.iterdir())
-        open_detector(exported(), cache=tmp_path / "own").close()
-        assert list((tmp_path / "own").rglob("*.blob")) and not (tmp_path / "home").exists()
-        open_detector(exported()).close()
-        assert list((tmp_path / "home" / "compiled").rglob("*.blob"))
-
-    def test_what_is_not_there(self, tmp_path: Path) -> None:
-        with pytest.raises(MisuseError, match="no such file or folder"):
-            open_detector(tmp_path / "best_openvino_model")
-
-
 @pytest.mark.parametrize("form", ["openvino", "onnx"])
 @pytest.mark.parametrize("mode", ["latency", "throughput"])
 def test_many_equals_one_after_the_other(exported: Made, frames: list[np.ndarray], form: str, mode: str) -> None:
@@ -353,53 +262,6 @@ def test_a_batch_in_openvino_equals_one_after_the_other(exported: Made, frames: 
         found = list(detector.many(frames))
     for one, other in zip(found, wanted, strict=True):
         assert np.allclose(one.xyxy, other.xyxy, atol=0.05) and np.allclose(one.confidence, other.confidence, atol=1e-4)
-
-
-WITHOUT = """
-import json, sys
-blocked = {"torch", "torchvision", "ultralytics", "nncf", "onnx", "pycocotools", "albumentations", *sys.argv[2:]}
-class Blocker:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name.split(".")[0] in blocked:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Blocker)
-import yolo_kd.deploy
-heavy = sorted({"numpy", "cv2", "openvino", "onnxruntime", "yaml"} & set(sys.modules))
-from yolo_kd.deploy import open_detector
-from yolo_kd.errors import YoloKDError
-import numpy as np
-frame = np.random.default_rng(1).integers(0, 256, (240, 320, 3), dtype=np.uint8)
-try:
-    detector = open_detector(sys.argv[1], cache=False)
-    found = {"boxes": detector(frame).xyxy.tolist(), "many": len(list(detector.many([frame] * 3)))}
-except YoloKDError as error:
-    found = {"error": f"{type(error).__name__}: {error}"}
-print(json.dumps({"heavy": heavy, "torch": bool(blocked & set(sys.modules)), **found}))
-"""
-
-
-def run_without(source: Path, *packages: str) -> dict[str, Any]:
-    command = [sys.executable, "-c", WITHOUT, str(source), *packages]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, cwd=source.parent)
-    assert answer.stderr == ""
-    return json.loads(answer.stdout)
-
-
-@pytest.mark.parametrize(("form", "other"), [("openvino", "onnxruntime"), ("onnx", "openvino")])
-def test_it_runs_where_torch_cannot_be_imported(exported: Made, form: str, other: str) -> None:
-    source = exported(form=form)
-    found = run_without(source, other)
-    assert found["heavy"] == [] and not found["torch"] and found["many"] == 3
-    frame = np.random.default_rng(1).integers(0, 256, (240, 320, 3), dtype=np.uint8)
-    with open_detector(source, cache=False) as detector:
-        assert found["boxes"] == detector(frame).xyxy.tolist() != []
-
-
-@pytest.mark.parametrize(("form", "package"), [("openvino", "openvino"), ("onnx", "onnxruntime")])
-def test_without_its_runtime_it_says_what_to_install(exported: Made, form: str, package: str) -> None:
-    found = run_without(exported(form=form), package)
-    assert found["error"] == f'MisuseError: {package} is not installed; run: pip install "yolo-kd[{form}]"'
 
 
 def test_the_public_names() -> None:

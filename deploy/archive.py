@@ -2,7 +2,7 @@
 
 Before anything is written, every entry is looked at: absolute paths, `..`, drive letters, backslashes, links, devices,
 encryption, two entries of one name (also up to case, which some disks do not tell apart), too many, too large, or swelling
-too much. While unpacking, sizes are counted, because a header can lie.
+too much. A header that lies about a size ends at that size, with a checksum that does not fit.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import os
 import shutil
 import stat
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -95,7 +96,7 @@ def sha256_of(archive: zipfile.ZipFile, name: str) -> str:
     """SHA-256 of one file, in hexadecimal.
 
     Raises:
-        GateError: It is damaged or longer than it declares.
+        GateError: It is damaged, or longer than it declares.
     """
     digest = hashlib.sha256()
     for chunk in _chunks(archive, name, archive.getinfo(name).file_size):
@@ -112,8 +113,8 @@ def unpack(archive: zipfile.ZipFile, target: Path) -> None:
     """
     if target.exists():
         raise MisuseError(f"{target}: exists already; choose a folder that does not")
-    part = target.with_name(target.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))  # a name that nobody can lay in wait at
     try:
         for name in names(archive):
             path = part / name
@@ -134,13 +135,9 @@ def _chunks(archive: zipfile.ZipFile, name: str, limit: int) -> Iterator[bytes]:
         raise GateError(f"{where}: {name} is missing; copy the bundle again") from None
     if info.file_size > limit:
         raise GateError(f"{where}: {name} has {info.file_size} bytes, at most {limit} were expected")
-    seen = 0
     try:
-        with archive.open(info) as file:
+        with archive.open(info) as file:  # stops at the declared size, and compares the checksum there
             while chunk := file.read(CHUNK):
-                seen += len(chunk)
-                if seen > limit:
-                    raise GateError(f"{where}: {name} is longer than it declares; do not use this file")
                 yield chunk
     except _ERRORS as error:
         raise GateError(f"{where}: {name} is damaged ({error}); copy the bundle again") from None
@@ -153,11 +150,12 @@ def _check_entries(where: str, entries: list[zipfile.ZipInfo], bounds: Bounds) -
     if total > bounds.bytes:
         raise GateError(f"{where}: unpacks to {total} bytes, at most {bounds.bytes} were expected")
     seen: set[str] = set()
+    files = {info.filename.casefold() for info in entries if not info.is_dir()}
     for info in entries:
         fault = _fault(info, bounds)
         key = info.filename.rstrip("/").casefold()
-        if fault is None and key in seen:
-            fault = "occurs twice"
+        if fault is None and (key in seen or any(str(parent) in files for parent in PurePosixPath(key).parents)):
+            fault = "occurs twice, or lies in what is a file"
         if fault is not None:
             raise GateError(f"{where}: entry {info.orig_filename!r:.80} {fault}; do not use this file")
         seen.add(key)
@@ -170,12 +168,14 @@ def _fault(info: zipfile.ZipInfo, bounds: Bounds) -> str | None:
     )  # as it stands in the file: `filename` is cut at a zero byte and has its backslashes turned
     path = PurePosixPath(name)
     mode = info.external_attr >> 16
-    if path.is_absolute() or ".." in path.parts or set(name) & _FORBIDDEN or not path.parts:
+    if path.is_absolute() or ".." in path.parts or set(name) & _FORBIDDEN or name.rstrip("/") != str(path):
         return "has a path that leads out of the folder or that some disks cannot hold"
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is a link or a device"
     if info.flag_bits & 0x1:
         return "is encrypted"
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return f"is packed by method {info.compress_type}, expected stored or deflated"
     if info.file_size > CHUNK and info.file_size > bounds.ratio * max(info.compress_size, 1):
         return f"swells from {info.compress_size} to {info.file_size} bytes"
     return None

@@ -2,7 +2,7 @@
 
 Inside: `artifact/` as `deploy.artifact` describes it, `MODEL_CARD.md`, `references/` (pictures), `bundle.json` (what the
 float parent sees on them, and the SHA-256 of every file), and, if it was signed, `bundle.sig`: a signature by OpenSSF
-model-signing over the unpacked folder, which its own command line verifies too. No file in it is a pickle.
+model-signing over the unpacked folder, which its own command line verifies too. Nothing in it is executed by loading it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ARTIFACT = "artifact"
 REFERENCES = "references"
 VERSION = 1
 MAX_MANIFEST = 8 << 20  # bytes
-PICKLES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"})  # numpy's may hold one
+HARMLESS = frozenset({".bin", ".jpg", ".json", ".md", ".onnx", ".png", ".sig", ".txt", ".xml", ".yaml"})
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def create(
             (folder / name).write_bytes(raw.tobytes())
             described.append({"image": name, "size_hw": list(seen.size_hw), "detections": _rows(seen)})
         files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-        _refuse_pickles(out.name, files)
+        _refuse_code(out.name, files)
         plain = {
             "version": VERSION,
             "files": {name: sha256(folder / name) for name in files},
@@ -121,41 +121,68 @@ def verify(path: Path, require_signature: Path | None = None) -> Bundle:
         GateError: Tampered, truncated, unsigned though a signature is required, or not a bundle.
     """
     with archive.opened(path) as opened:
-        present = archive.names(opened)
-        plain = _manifest(path.name, archive.read(opened, MANIFEST, MAX_MANIFEST))
-        listed = set(plain["files"]) | {MANIFEST}
-        for name in sorted(listed - set(present)):
-            raise GateError(f"{path.name}: {name} is missing; copy the bundle again")
-        for name in sorted(set(present) - listed - {SIGNATURE}):
-            raise GateError(f"{path.name}: {name} is not listed in {MANIFEST}; do not use this file")
-        _refuse_pickles(path.name, present)
-        for name, wanted in plain["files"].items():
-            if (seen := archive.sha256_of(opened, name)) != wanted:
-                raise GateError(
-                    f"{path.name}: {name} has sha256 {seen[:12]}, expected {str(wanted)[:12]}; it was changed"
-                )
-        if require_signature is not None:
-            if SIGNATURE not in present:
-                raise GateError(f"{path.name}: is not signed, and require_signature={require_signature.name} was given")
+        plain = _checked_list(path.name, opened)
+        if require_signature is None:
+            for name, wanted in plain["files"].items():
+                _compare(path.name, name, archive.sha256_of(opened, name), wanted)
+        else:
             with tempfile.TemporaryDirectory() as temporary:
-                folder = Path(temporary) / "bundle"
-                archive.unpack(opened, folder)
-                _check_signature(path.name, folder, require_signature)
+                archive.unpack(opened, Path(temporary) / "bundle")
+                _check_folder(path.name, Path(temporary) / "bundle", plain, require_signature)
     return Bundle(path, plain["files"], plain["references"], require_signature is not None)
 
 
 def unpack(path: Path, target: Path, require_signature: Path | None = None) -> Artifact:
-    """Verify a bundle, unpack it into a new folder, and return the artifact in it.
+    """Unpack a bundle into a new folder, verified there, and return the artifact in it.
+
+    What is checked is what lies on the disk afterwards: the zip is opened once, and could be exchanged in between.
 
     Raises:
         MisuseError, GateError: As `verify`; or the folder exists.
     """
-    verify(path, require_signature)
-    with archive.opened(path) as opened:
-        archive.unpack(opened, target)
+    if target.exists():
+        raise MisuseError(f"{target}: exists already; choose a folder that does not")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
+        folder = Path(temporary) / "bundle"
+        with archive.opened(path) as opened:
+            plain = _checked_list(path.name, opened)
+            archive.unpack(opened, folder)
+        _check_folder(path.name, folder, plain, require_signature)
+        folder.rename(target)
     found = read_artifact(target / ARTIFACT)
-    found.check_files()  # on the disk now; between the two looks the zip could have been exchanged
+    found.check_files()
     return found
+
+
+def _checked_list(where: str, opened: Any) -> dict[str, Any]:
+    """The manifest of an opened bundle whose list of files is that of the zip."""
+    present = archive.names(opened)
+    plain = _manifest(where, archive.read(opened, MANIFEST, MAX_MANIFEST))
+    listed = set(plain["files"]) | {MANIFEST}
+    for name in sorted(listed - set(present)):
+        raise GateError(f"{where}: {name} is missing; copy the bundle again")
+    for name in sorted(set(present) - listed - {SIGNATURE}):
+        raise GateError(f"{where}: {name} is not listed in {MANIFEST}; do not use this file")
+    if f"{ARTIFACT}/{ARTIFACT_MANIFEST}" not in listed:
+        raise GateError(f"{where}: holds no {ARTIFACT}/{ARTIFACT_MANIFEST}; it is no bundle of ours")
+    _refuse_code(where, present)
+    return plain
+
+
+def _check_folder(where: str, folder: Path, plain: Mapping[str, Any], public_key: Path | None) -> None:
+    """Hashes, and the signature if a key is given, of an unpacked bundle."""
+    for name, wanted in plain["files"].items():
+        _compare(where, name, sha256(folder / name), wanted)
+    if public_key is not None:
+        if not (folder / SIGNATURE).is_file():
+            raise GateError(f"{where}: is not signed, and require_signature={public_key.name} was given")
+        _check_signature(where, folder, public_key)
+
+
+def _compare(where: str, name: str, found: str, wanted: str) -> None:
+    if found != wanted:
+        raise GateError(f"{where}: {name} has sha256 {found[:12]}, expected {wanted[:12]}; it was changed")
 
 
 def read_references(folder: Path, names: Mapping[int, str]) -> list[tuple[np.ndarray, Detections]]:
@@ -194,7 +221,9 @@ def _manifest(where: str, raw: bytes) -> dict[str, Any]:
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise GateError(f"{where}: {MANIFEST} is not readable; copy the bundle again") from None
-    if version != VERSION or not sound:
+    if version == VERSION and not sound:
+        raise GateError(f"{where}: {MANIFEST} lists references or hashes that make no sense; bundle the artifact again")
+    if version != VERSION:
         raise GateError(
             f"{where}: {MANIFEST} is of version {version!r:.20}, expected {VERSION}; bundle the artifact again"
         )
@@ -217,10 +246,11 @@ def _require_passed(artifact: Artifact, allow_rejected: bool) -> None:
     raise GateError(f"{artifact.folder.name}: {why}, or use allow_rejected=true")
 
 
-def _refuse_pickles(where: str, files: Sequence[str]) -> None:
+def _refuse_code(where: str, files: Sequence[str]) -> None:
+    """Only kinds of file that no loader of ours or of the runtimes executes."""
     for name in files:
-        if PurePosixPath(name).suffix.lower() in PICKLES:
-            raise GateError(f"{where}: {name} may run code when it is loaded; a bundle holds no such file")
+        if PurePosixPath(name).suffix.lower() not in HARMLESS:
+            raise GateError(f"{where}: {name} is none of {', '.join(sorted(HARMLESS))}; it has no business in a bundle")
 
 
 def _sign(folder: Path, key: Path) -> None:

@@ -49,11 +49,12 @@ class Measured:
         iou: Mean IoU of matched boxes.
         score_error: Mean absolute difference of matched confidences.
         ms: Milliseconds per image, median; None if it was not timed.
-        parent_ms: The parent's, in the faster of the precisions that this device runs it in by default.
+        parent_ms: The parent's, in what this device runs it in by default.
         ap: AP of artifact and parent; None without labels.
         drop_interval: Bootstrap interval of the drop in AP.
         by_part: AP of artifact and parent for each class and size by name; None where there was no box.
         labelled: Number of labelled boxes of each of these.
+        failure: Why the artifact could not be run on all images; empty if it could.
     """
 
     images: int
@@ -70,12 +71,14 @@ class Measured:
     drop_interval: tuple[float, float] | None = None
     by_part: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
     labelled: Mapping[str, int] = field(default_factory=dict)
+    failure: str = ""
 
 
 def decide(seen: Measured, limits: Limits = Limits()) -> Verdict:
     """Passed or rejected, with a line for each reason, and remarks for what is odd but tolerated."""
     reasons = [*_output_faults(seen), *_disagreements(seen, limits), *_losses(seen, limits)]
-    if seen.ms is not None and seen.parent_ms is not None and seen.ms > limits.max_slowdown * seen.parent_ms:
+    # Each comparison asks for what is good, so that a number that is NaN is bad.
+    if seen.ms is not None and seen.parent_ms is not None and not seen.ms <= limits.max_slowdown * seen.parent_ms:
         reasons.append(
             f"slower than float on this device: {seen.ms:.2f} ms per image against {seen.parent_ms:.2f} ms "
             f"({seen.ms / seen.parent_ms:.2f} x, allowed {limits.max_slowdown:g} x)"
@@ -87,10 +90,12 @@ def _output_faults(seen: Measured) -> list[str]:
     faults = []
     if not seen.finite:
         faults.append("outputs that are not finite")
+    elif seen.failure:
+        faults.append(f"does not run on every image: {seen.failure}")
     low, high = seen.score_range
     if seen.finite and not (low >= -1e-3 and high <= 1 + 1e-3):
         faults.append(f"class scores from {low:.3g} to {high:.3g}, expected 0 to 1")
-    if seen.boxes == 0:
+    if seen.boxes == 0 and not faults:
         faults.append(f"detects nothing on {seen.images} images, the float parent {seen.parent_boxes} boxes")
     return faults
 
@@ -99,13 +104,13 @@ def _disagreements(seen: Measured, limits: Limits) -> list[str]:
     if seen.boxes == 0:
         return []
     faults = []
-    if seen.f1 < limits.min_f1:
+    if not seen.f1 >= limits.min_f1:
         faults.append(
             f"boxes disagree with the float parent: matched F1 {seen.f1:.3f}, expected {limits.min_f1:g} or more"
         )
-    if seen.iou < limits.min_iou:
+    if not seen.iou >= limits.min_iou:
         faults.append(f"boxes are off: mean IoU {seen.iou:.3f} of matched ones, expected {limits.min_iou:g} or more")
-    if seen.score_error > limits.max_score_error:
+    if not seen.score_error <= limits.max_score_error:
         faults.append(f"confidences are off by {seen.score_error:.3f} on average, allowed {limits.max_score_error:g}")
     return faults
 
@@ -115,7 +120,7 @@ def _losses(seen: Measured, limits: Limits) -> list[str]:
         return []
     faults = []
     own, parent = seen.ap
-    if parent - own > limits.max_drop:
+    if not parent - own <= limits.max_drop:
         faults.append(f"AP drops by {parent - own:.4f} ({parent:.4f} to {own:.4f}), allowed {limits.max_drop:g}")
     for part, lost in _drops(seen, limits):
         if seen.labelled.get(part, 0) >= MIN_BOXES:
@@ -146,4 +151,4 @@ def _drops(seen: Measured, limits: Limits) -> list[tuple[str, float]]:
     known = [
         (part, parent - own) for part, (own, parent) in seen.by_part.items() if own is not None and parent is not None
     ]
-    return sorted(((p, lost) for p, lost in known if lost > limits.max_class_drop), key=lambda found: -found[1])
+    return sorted(((p, lost) for p, lost in known if not lost <= limits.max_class_drop), key=lambda found: -found[1])

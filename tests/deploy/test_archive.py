@@ -45,7 +45,21 @@ def test_a_folder_comes_back_as_it_was_and_equal_folders_pack_equally(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["../out.txt", "a/../../out.txt", "/abs.txt", "..", "C:/x", "a\\..\\b", "a\nb", "x?", "con\x00.txt"]
+    "name",
+    [
+        "../out.txt",
+        "a/../../out.txt",
+        "/abs.txt",
+        "..",
+        "C:/x",
+        "a\\..\\b",
+        "a\nb",
+        "x?",
+        "con\x00.txt",
+        "./a",
+        "a//b",
+        "a/./b",
+    ],
 )
 def test_paths_that_escape_are_refused(tmp_path, name):
     path = make(tmp_path / "x.zip", ("fine.txt", b"1"), (name, b"2"))
@@ -76,7 +90,7 @@ def test_bombs_are_refused(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-@pytest.mark.parametrize("second", ["a.txt", "A.TXT", "a.txt/"])
+@pytest.mark.parametrize("second", ["a.txt", "A.TXT", "a.txt/", "a.txt/b"])
 def test_two_entries_of_one_name_are_refused(tmp_path, second):
     path = make(tmp_path / "x.zip", ("a.txt", b"1"), (second, b""))
     with pytest.raises(GateError, match="occurs twice"), archive.opened(path):
@@ -91,9 +105,28 @@ def test_a_header_that_lies_about_the_size(tmp_path):
     for start, offset in ((0, 22), (directory, 24)):
         struct.pack_into("<I", raw, start + offset, 4)
     path.write_bytes(raw)
-    with archive.opened(path, archive.Bounds(ratio=10**9)) as opened, pytest.raises(GateError, match="a.txt is"):
+    with (
+        archive.opened(path, archive.Bounds(ratio=10**9)) as opened,
+        pytest.raises(GateError, match="a.txt is damaged"),
+    ):
         archive.unpack(opened, tmp_path / "out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.zip"]
+
+
+def test_only_plain_methods_are_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_LZMA) as out:
+        out.writestr("a.txt", b"1" * 100)
+    with pytest.raises(GateError, match="is packed by method 14"), archive.opened(tmp_path / "x.zip"):
+        pass
+
+
+def test_a_folder_of_that_name_is_nothing_to_it(tmp_path):
+    """A link that lies in wait under the temporary name of old is neither followed nor removed."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out.part").symlink_to(tmp_path / "elsewhere")
+    with archive.opened(make(tmp_path / "x.zip", ("a.txt", b"1"))) as opened:
+        archive.unpack(opened, tmp_path / "out")
+    assert not list((tmp_path / "elsewhere").iterdir()) and (tmp_path / "out" / "a.txt").is_file()
 
 
 def test_damage_is_named(tmp_path):

@@ -90,6 +90,32 @@ def test_tampering_is_named(folder, name, raw, said):
     assert not (folder.parent / "device").exists()
 
 
+def test_a_zip_exchanged_after_the_look_is_not_trusted(folder, keys, monkeypatch):
+    """Between verifying and unpacking somebody puts another zip there: what was verified is what is unpacked."""
+    path, other = made(folder, sign=keys["ours"]), folder.parent / "other.zip"
+    bundle.create(folder, [], "# Evil\n", other)
+    opened = bundle.archive.opened
+
+    def exchanging(found: Path):
+        context = opened(found)
+        if found == path:
+            path.write_bytes(other.read_bytes())
+        return context
+
+    with pytest.raises(GateError, match="is not signed"):
+        monkeypatch.setattr(bundle.archive, "opened", exchanging)
+        bundle.unpack(path, folder.parent / "device", keys["ours.pub"])
+    assert not (folder.parent / "device").exists()
+
+
+def test_a_zip_without_an_artifact_is_no_bundle(folder):
+    path = folder.parent / "empty.zip"
+    with zipfile.ZipFile(path, "w") as out:
+        out.writestr("bundle.json", json.dumps({"version": 1, "files": {}, "references": []}))
+    with pytest.raises(GateError, match="it is no bundle of ours"):
+        bundle.verify(path)
+
+
 def test_truncated_file_is_refused(folder):
     path = made(folder)
     path.write_bytes(path.read_bytes()[:-40])
@@ -103,11 +129,11 @@ def test_no_pickle_gets_in_or_out(folder):
         plain = json.loads(old.read("bundle.json"))
     plain["files"]["artifact/best.PT"] = "0" * 64
     changed = rewrite(path, **{"bundle.json": json.dumps(plain).encode(), "artifact/best.PT": b"x"})
-    with pytest.raises(GateError, match="best.PT may run code"):
+    with pytest.raises(GateError, match="best.PT is none of"):
         bundle.verify(changed)
     (folder / "best.pt").write_bytes(b"x")
     write_manifest(Artifact(folder, "best.xml", "openvino", "int8", (64, 96), NAMES, verdict=Verdict(True)))
-    with pytest.raises(GateError, match="best.pt may run code"):
+    with pytest.raises(GateError, match="best.pt is none of"):
         made(folder)
 
 

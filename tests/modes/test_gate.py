@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from yolo_kd.deploy import open_detector
-from yolo_kd.deploy.artifact import read_artifact, write_manifest
+from yolo_kd.deploy.artifact import Verdict, read_artifact, write_manifest
 
 from yolo_kd.cli import main
 from yolo_kd.errors import GateError
@@ -19,7 +21,7 @@ def artifact(float_export: Path, tmp_path: Path) -> Path:
     """A copy of the float export with a manifest: as good as its parent, because it is the same net."""
     folder = tmp_path / "best_int8_openvino_model"
     shutil.copytree(float_export, folder)
-    write_manifest(read_artifact(folder))
+    write_manifest(replace(read_artifact(folder), precision="int8"))
     return folder
 
 
@@ -56,6 +58,21 @@ def test_a_rejected_artifact_exits_three_and_does_not_open(artifact, float_expor
     assert main(words(artifact, float_export, pictures, "max_slowdown=50")) == 0  # it may be judged again
 
 
+def test_a_net_that_gives_nan_is_rejected_though_it_was_passed_before(artifact, float_export, pictures, capsys):
+    import openvino as ov
+    from openvino import opset13 as ops
+
+    model = ov.Core().read_model(float_export / "best.xml")
+    output = model.outputs[0].get_node().input(0).get_source_output()
+    zero = ops.constant(np.float32(0))
+    broken = ov.Model([ops.result(ops.divide(ops.multiply(output, zero), zero))], model.get_parameters(), "broken")
+    ov.save_model(broken, artifact / "best.xml", compress_to_fp16=False)
+    write_manifest(replace(read_artifact(artifact), verdict=Verdict(True)))
+    assert main(words(artifact, float_export, pictures)) == 3
+    assert "because does not run on every image" in capsys.readouterr().out
+    assert not read_artifact(artifact).verdict.passed
+
+
 def test_a_file_changed_after_the_judgement_is_refused(artifact, float_export, pictures, capsys):
     with (artifact / "best.bin").open("ab") as file:
         file.write(b"x")
@@ -71,12 +88,15 @@ def test_a_file_changed_after_the_judgement_is_refused(artifact, float_export, p
         ({"max_dorp": ".1"}, "unknown key (did you mean 'max_drop'?)"),
         ({"max_drop": "none"}, "max_drop=None: expected a number of 0 or more, e.g. max_drop=0.01"),
         ({"device": "NPU"}, "NPU"),
+        ({"max_slowdown": "inf"}, "max_slowdown=inf: expected a number of 0 or more"),
+        ({"parent": "ITSELF"}, "is INT8 itself"),
         ({"artifact": "EXPORTED"}, "no artifact.json beside it"),
     ],
 )
 def test_mistakes_are_one_line(artifact, float_export, pictures, capsys, change, said):
     keys = {"artifact": artifact, "parent": float_export, "data": pictures, **change}
-    filled = [f"{k}={float_export if v == 'EXPORTED' else v}" for k, v in keys.items() if v is not None]
+    special = {"EXPORTED": float_export, "ITSELF": artifact}
+    filled = [f"{k}={special.get(v, v)}" for k, v in keys.items() if v is not None]
     assert main(["gate", *filled]) in (1, 2)
     printed = capsys.readouterr().err.strip().splitlines()
     assert len(printed) == 1 and said in printed[0]

@@ -16,7 +16,7 @@ from yolo_kd.deploy.detections import Detections
 from yolo_kd.deploy.quantize.agreement import agree
 from yolo_kd.deploy.quantize.gate import Measured
 from yolo_kd.deploy.runtime import Detector
-from yolo_kd.errors import YoloKDError
+from yolo_kd.errors import MisuseError, YoloKDError
 from yolo_kd.evidence.average_precision import Precision, drop_interval
 from yolo_kd.evidence.evaluation import Seen, look, read_frame
 
@@ -30,7 +30,7 @@ class _Watch:
 
     def __init__(self, backend: Backend, first_score: int, last_score: int | None) -> None:
         self.backend, self.scores = backend, slice(first_score, last_score)
-        self.low, self.high, self.finite = np.inf, -np.inf, True
+        self.low, self.high, self.finite = 1.0, 0.0, True
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.backend, name)
@@ -38,8 +38,13 @@ class _Watch:
     def run(self, canvas: np.ndarray) -> np.ndarray:
         raw = self.backend.run(canvas)
         scores = raw[..., self.scores] if self.scores.stop else raw[:, self.scores]
+        finite = np.isfinite(scores)
         self.finite &= bool(np.isfinite(raw).all())
-        self.low, self.high = min(self.low, float(scores.min())), max(self.high, float(scores.max()))
+        if finite.any():
+            self.low, self.high = (
+                min(self.low, float(scores[finite].min())),
+                max(self.high, float(scores[finite].max())),
+            )
         return raw
 
 
@@ -56,17 +61,18 @@ def measure(artifact: Detector, parent: Detector, split: Split, timed: int = TIM
     wanted = look(parent, split, f"{label} parent" if label else "")
     watch = _Watch(artifact.backend, *((4, 5) if artifact.artifact.end2end else (4, None)))
     artifact.backend = watch  # type: ignore[assignment]
+    found, failure = None, ""
     try:
         found = look(artifact, split, label)
-    except YoloKDError:
-        if watch.finite:
-            raise
-        found = None
+    except MisuseError:
+        raise
+    except YoloKDError as error:
+        failure = str(error)
     finally:
         artifact.backend = watch.backend
     parent_boxes = sum(len(d) for d in _confident(wanted))
     if found is None:
-        return Measured(len(split.images), False, (watch.low, watch.high), 0, parent_boxes, 0.0, 0.0, 0.0)
+        return broken(len(split.images), parent_boxes, failure, watch.finite)
     same = agree(_confident(wanted), _confident(found))
     seen = Measured(
         images=len(split.images),
@@ -84,6 +90,11 @@ def measure(artifact: Detector, parent: Detector, split: Split, timed: int = TIM
         ms, parent_ms = time_pairs(artifact, parent, [read_frame(p) for p in split.images[:8]], timed)
         seen = replace(seen, ms=ms, parent_ms=parent_ms)
     return seen
+
+
+def broken(images: int, parent_boxes: int, failure: str, finite: bool = True) -> Measured:
+    """What was seen of an artifact that does not run."""
+    return Measured(images, finite, (0.0, 0.0), 0, parent_boxes, 0.0, 0.0, 0.0, failure=failure)
 
 
 def time_pairs(first: Detector, second: Detector, frames: Sequence[np.ndarray], count: int) -> tuple[float, float]:
@@ -128,7 +139,7 @@ def _sizes(seen: Seen) -> dict[str, int]:
 
 
 def _confident(seen: Seen) -> list[Detections]:
-    """The detections that the runtime's default confidence would leave."""
+    """The detections above the runtime's default confidence."""
     return [_above(d, FIELD_CONFIDENCE) for d in seen.found]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, fields, replace
 from typing import Any
 
@@ -10,9 +11,9 @@ from yolo_kd.deploy import machine
 from yolo_kd.deploy.artifact import MANIFEST, Artifact, read_artifact, write_manifest
 from yolo_kd.deploy.quantize.gate import Limits, Measured, decide
 from yolo_kd.deploy.runtime import Detector, open_detector
-from yolo_kd.errors import MisuseError, did_you_mean
+from yolo_kd.errors import GateError, MisuseError, YoloKDError, did_you_mean
 from yolo_kd.evidence.evaluation import LOW_CONFIDENCE
-from yolo_kd.evidence.judge import measure
+from yolo_kd.evidence.judge import broken, measure
 from yolo_kd.evidence.table import number
 
 REJECTED = 3
@@ -48,11 +49,19 @@ def main(settings: dict[str, Any]) -> int:
             "yolo-kd export or yolo-kd quantize"
         )
     split = read_split(str(keys["data"]), str(keys["split"]))
-    with _open(artifact, keys) as candidate, _open(read_artifact(str(keys["parent"])), keys) as parent:
-        seen = measure(candidate, parent, split, label=artifact.folder.name)
-        ran = {"artifact": candidate.backend.precision, "parent": parent.backend.precision}
-        device = candidate.backend.device
-    judged = record(artifact, seen, limits, device, ran)
+    float_parent = read_artifact(str(keys["parent"]))
+    _require_parent(artifact, float_parent)
+    with _open(float_parent, keys) as parent:
+        ran = {"parent": parent.backend.precision}
+        try:
+            with _open(artifact, keys) as candidate:
+                ran["artifact"] = candidate.backend.precision
+                seen = measure(candidate, parent, split, label=artifact.folder.name)
+        except (MisuseError, GateError):
+            raise
+        except YoloKDError as error:  # it does not even open: that is a verdict, not an accident
+            seen = broken(len(split.images), 0, str(error))
+    judged = record(artifact, seen, limits, str(keys["device"]), ran)
     print(text(judged, seen, ran))
     assert judged.verdict is not None
     return 0 if judged.verdict.passed else REJECTED
@@ -62,6 +71,7 @@ def record(artifact: Artifact, seen: Measured, limits: Limits, device: str, ran:
     """The artifact with the gate's verdict, written into its manifest beside the numbers it rests on."""
     metrics = {k: v for k, v in asdict(seen).items() if k not in {"by_part", "labelled"}}
     metrics["by_part"] = {k: list(v) for k, v in seen.by_part.items()}
+    artifact.check_files()  # what is written below speaks of the files that were measured
     facts = {
         **artifact.facts,
         "metrics": metrics,
@@ -89,7 +99,7 @@ def text(artifact: Artifact, seen: Measured, ran: dict[str, str]) -> str:
         )
     if seen.ms and seen.parent_ms:
         lines.append(
-            f"  {number(seen.ms)} ms per image in {ran['artifact']}, parent {number(seen.parent_ms)} ms in {ran['parent']} "
+            f"  {number(seen.ms)} ms per image in {ran.get('artifact')}, parent {number(seen.parent_ms)} ms in {ran['parent']} "
             f"on {machine.model_name()} ({machine.describe()}): {seen.parent_ms / seen.ms:.2f} x the speed"
         )
     return "\n".join(lines)
@@ -113,6 +123,30 @@ limits (AP absolute, max_slowdown as a multiple of the parent's time):
 {limits}"""
 
 
+def _require_parent(artifact: Artifact, parent: Artifact) -> None:
+    """Refuse what cannot be the float net that the artifact was made from.
+
+    Raises:
+        MisuseError: It is INT8, of another runtime, size or classes, or made from other weights.
+    """
+    where = f"parent={parent.folder.name}"
+    if parent.precision == "int8":
+        raise MisuseError(f"{where}: is INT8 itself; expected the float model that the artifact was made from")
+    for what, own, other in (
+        ("format", artifact.format, parent.format),
+        ("input size", artifact.input_hw, parent.input_hw),
+        ("class names", dict(artifact.names), dict(parent.names)),
+        ("weights", *((a.facts.get("parent") or {}).get("sha256") for a in (artifact, parent))),
+    ):
+        if own != other and own is not None and other is not None:
+            raise MisuseError(f"{where}: {what} {_short(other)}, the artifact's {_short(own)}; it is not its parent")
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 def _open(artifact: Artifact, keys: dict[str, Any]) -> Detector:
     return open_detector(
         artifact,
@@ -125,6 +159,6 @@ def _open(artifact: Artifact, keys: dict[str, Any]) -> Detector:
 
 
 def _number(key: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise MisuseError(f"{key}={value}: expected a number of 0 or more, e.g. {key}={LIMITS[key]}")
     return float(value)

@@ -25,6 +25,12 @@ def test_a_good_artifact_passes_without_a_remark():
     ("change", "reason"),
     [
         ({"finite": False}, "not finite"),
+        ({"failure": "class 9 does not exist"}, "does not run on every image: class 9 does not exist"),
+        ({"f1": float("nan")}, "matched F1 nan"),
+        ({"iou": float("nan")}, "mean IoU nan"),
+        ({"score_error": float("nan")}, "off by nan"),
+        ({"ms": float("nan")}, "slower than float"),
+        ({"ap": (float("nan"), 0.4)}, "AP drops by nan"),
         ({"score_range": (0.0, 1.3)}, "from 0 to 1.3, expected 0 to 1"),
         ({"score_range": (-0.2, 0.9)}, "from -0.2 to 0.9"),
         ({"boxes": 0, "f1": 0.0, "iou": 0.0}, "detects nothing on 64 images, the float parent 305 boxes"),

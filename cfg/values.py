@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from typing import Any
 
+from yolo_kd.errors import MisuseError
+
 _WORDS: dict[str, Any] = {"none": None, "null": None, "true": True, "false": False}
 
 
@@ -28,3 +30,19 @@ def read_value(text: Any) -> Any:
         return ast.literal_eval(word)
     except (ValueError, SyntaxError):
         return word
+
+
+def read_size(key: str, value: Any) -> tuple[int, int]:
+    """Height and width from a side or a pair.
+
+    Raises:
+        MisuseError: It is neither.
+
+    >>> read_size("imgsz", 640), read_size("imgsz", "384,640"), read_size("imgsz", [384, 640])
+    ((640, 640), (384, 640), (384, 640))
+    """
+    found = read_value(value)
+    sides = list(found) if isinstance(found, list | tuple) else [found, found]
+    if len(sides) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides):
+        raise MisuseError(f"{key}={value}: expected a side or height,width in pixels, e.g. {key}=640 or {key}=384,640")
+    return sides[0], sides[1]

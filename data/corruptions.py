@@ -39,11 +39,11 @@ def corrupt(image: np.ndarray, name: str, strength: int, seed: int = 0) -> np.nd
     Raises:
         MisuseError: No such corruption or strength, or Albumentations is missing.
     """
-    transform = transform_of(name, strength, image.shape[:2])
     try:
         from albumentations import Compose
     except ImportError:
         raise MisuseError('corruptions need albumentations: pip install "yolo-kd[train]"') from None
+    transform = transform_of(name, strength, image.shape[:2])
     rgb = np.ascontiguousarray(image[..., ::-1])
     mixed = zlib.crc32(f"{name} {strength} {seed}".encode())  # the same for no two corruptions of one picture
     return np.ascontiguousarray(Compose([transform], seed=mixed)(image=rgb)["image"][..., ::-1])
@@ -67,7 +67,7 @@ def _motion_blur(share: float, size_hw: tuple[int, int]) -> Any:
     import albumentations
 
     length = max(int(share * max(size_hw)) // 2 * 2 + 1, 3)  # kernels are odd
-    return albumentations.MotionBlur(blur_limit=(length, length), allow_shifted=False, p=1)
+    return albumentations.MotionBlur(blur_limit=(length, length), allow_shifted=False, direction_range=(0, 0), p=1)
 
 
 def _fog(share: float, size_hw: tuple[int, int]) -> Any:
@@ -76,10 +76,11 @@ def _fog(share: float, size_hw: tuple[int, int]) -> Any:
     return albumentations.RandomFog(fog_coef_range=(share, share), p=1)
 
 
-def _rain(drops: tuple[int, int, float], size_hw: tuple[int, int]) -> Any:
+def _rain(drops: tuple[float, int, float], size_hw: tuple[int, int]) -> Any:
     import albumentations
 
-    length, width, brightness = drops
+    share, width, brightness = drops
+    length = max(round(share * max(size_hw)), 2)
     return albumentations.RandomRain(
         drop_length=length, drop_width=width, brightness_coefficient=brightness, blur_value=3, p=1
     )

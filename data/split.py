@@ -2,7 +2,8 @@
 
 The layout is Ultralytics': data.yaml names `path` (its own folder if left out), `train`, `val` and `test` as folders, .txt
 lists or lists of these, and `names`; the labels of `.../images/x.jpg` are in `.../labels/x.txt`, one `class cx cy w h` per
-box, as shares of width and height. Nothing is written, cached or repaired.
+box, as shares of width and height, or `class x y x y ...` for an outline, whose box is taken. Nothing is written, cached or
+repaired.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import yaml
 
 from yolo_kd.errors import MisuseError, did_you_mean
 
+TOLERANCE = 0.01  # Ultralytics takes shares up to 1.01, and so a box that rounding pushed over the edge
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
@@ -38,22 +40,26 @@ class Split:
         """Classes (N,) and boxes (N, 4) as cx, cy, w, h in shares of the image; no label file means no box.
 
         Raises:
-            MisuseError: A line that is no box, or a class that `names` does not have.
+            MisuseError: A line that is no box, a box that is not in the image, or a class that `names` does not have.
         """
         path = label_path(image)
         if not path.is_file():
             return np.zeros(0, np.int64), np.zeros((0, 4))
         rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         try:
-            table = np.array([[float(v) for v in row[:5]] for row in rows], float).reshape(-1, 5)
+            table = np.array([_box(row) for row in rows], float).reshape(-1, 5)
         except ValueError:
-            raise MisuseError(f"{path}: expected lines of 'class cx cy w h', found another") from None
+            raise MisuseError(
+                f"{path}: expected lines of 'class cx cy w h' or 'class x y x y ...', found another"
+            ) from None
         if not np.isfinite(table).all():
             raise MisuseError(f"{path}: expected finite numbers, found nan or inf")
+        if (table[:, 1:] < -TOLERANCE).any() or (table[:, 1:] > 1 + TOLERANCE).any():
+            raise MisuseError(f"{path}: expected shares of width and height from 0 to 1, found {table[:, 1:].max():g}")
         kinds = table[:, 0].astype(np.int64)
-        unknown = sorted(set(kinds.tolist()) - set(self.names))
+        unknown = [k for k in table[:, 0].tolist() if k not in self.names]
         if unknown:
-            raise MisuseError(f"{path}: class {unknown[0]} is not among the {len(self.names)} names of the data set")
+            raise MisuseError(f"{path}: class {unknown[0]:g} is not among the {len(self.names)} names of the data set")
         return kinds, table[:, 1:]
 
 
@@ -84,6 +90,22 @@ def read_split(source: str | Path, part: str = "val") -> Split:
     if not images:
         raise MisuseError(f"data={source}: '{part}' holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return Split(part, tuple(images), _names(raw.get("names"), source))
+
+
+def _box(row: list[str]) -> list[float]:
+    """class, cx, cy, w, h of a line: of a box, or of the outline of an object.
+
+    Raises:
+        ValueError: Neither.
+    """
+    values = [float(v) for v in row]
+    if len(values) == 5:
+        return values
+    if len(values) < 7 or len(values) % 2 == 0:
+        raise ValueError(len(values))
+    xs, ys = values[1::2], values[2::2]
+    low, high = (min(xs), min(ys)), (max(xs), max(ys))
+    return [values[0], (low[0] + high[0]) / 2, (low[1] + high[1]) / 2, high[0] - low[0], high[1] - low[1]]
 
 
 def label_path(image: Path) -> Path:

@@ -48,6 +48,16 @@ def test_each_does_what_its_name_says(picture):
     assert noise.std() == pytest.approx(0.07 * 255, rel=0.05)
 
 
+def test_motion_blur_smears_a_point_but_does_not_move_it():
+    image = np.zeros((320, 320, 3), np.uint8)
+    image[155:165, 155:165] = 255
+    rows, columns = np.mgrid[:320, :320]
+    for seed in range(12):
+        light = corrupt(image, "motion_blur", 3, seed)[..., 0].astype(float)
+        centre = (light * rows).sum() / light.sum(), (light * columns).sum() / light.sum()
+        assert centre == pytest.approx((159.5, 159.5), abs=0.6)
+
+
 def test_colours_keep_their_order():
     """BGR in, BGR out: a blue picture stays blue in the dark."""
     blue = np.zeros((64, 64, 3), np.uint8)

@@ -83,8 +83,16 @@ def test_missing_files_are_named(data: Path, tmp_path: Path):
         read_split(data)
 
 
+def test_an_outline_counts_as_its_box(data: Path, tmp_path: Path):
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "a.txt").write_text("1 .1 .1 .9 .1 .9 .9 .1 .9\n0 .5 .5 .2 .4\n")
+    kinds, boxes = read_split(data).labels(tmp_path / "images" / "a.png")
+    assert kinds.tolist() == [1, 0] and np.allclose(boxes, [[0.5, 0.5, 0.8, 0.8], [0.5, 0.5, 0.2, 0.4]])
+
+
 @pytest.mark.parametrize(("text", "said"), [("0 .5 .5 x 1", "expected lines"), ("7 .5 .5 1 1", "class 7 is not among"),
-                                            ("nan .5 .5 1 1", "expected finite numbers"), ("0 .5 .5", "expected lines")])  # fmt: skip
+                                            ("nan .5 .5 1 1", "expected finite numbers"), ("0 .5 .5", "expected lines"), ("0 .5 .5 1 1 1", "expected lines"), ("0 .5 .5 3 1", "from 0 to 1, found 3"),
+                                            (".7 .5 .5 1 1", "class 0.7 is not among"), ("0 .5 .5 -.2 1", "from 0 to 1")])  # fmt: skip
 def test_labels_that_make_no_sense_are_named(data: Path, tmp_path: Path, text: str, said: str):
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "a.txt").write_text(text + "\n")

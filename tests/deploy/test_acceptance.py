@@ -19,6 +19,7 @@ from yolo_kd.deploy.artifact import Verdict, read_artifact, write_manifest
 from yolo_kd.deploy.quantize.agreement import Agreement
 
 from yolo_kd.cli import main
+from yolo_kd.errors import MisuseError
 from yolo_kd.evidence.evaluation import read_frame
 
 SAME = Agreement(parent=40, candidate=41, matched=40, iou=0.97, score_error=0.01)
@@ -41,6 +42,9 @@ def test_a_sound_device_is_accepted():
         (replace(SAME, iou=0.8), STEADY, "boxes are off: mean IoU 0.800"),
         (replace(SAME, score_error=0.1), STEADY, "confidences off by 0.100"),
         (SAME, replace(STEADY, end_ms=(26.0, 30.0, 31.0)), r"slows down under load: 20.0 ms .* 26.0 ms .* \(1.30 x"),
+        (replace(SAME, parent=0, candidate=0, matched=0), STEADY, "they prove nothing"),
+        (replace(SAME, iou=float("nan")), STEADY, "boxes are off: mean IoU nan"),
+        (SAME, replace(STEADY, end_ms=(float("nan"),) * 3), "slows down under load"),
         (SAME, replace(STEADY, growth_mb=31.0), "memory grows under load by 31 MB"),
         (SAME, replace(STEADY, start_ms=(30.0, 31.0, 32.0), end_ms=(31.0, 32.0, 33.0)), "too slow: 31.0 ms"),
     ],
@@ -51,16 +55,30 @@ def test_each_fault_is_its_own_reason(same, load, said):
 
 
 def test_load_compares_the_end_with_the_start():
-    """60 s by a clock of our own: 10 ms per frame at first, 20 ms after half a minute; 1 MB more every 100 frames."""
+    """5 min by a clock of our own: 10 ms per frame in the first 100 s, 20 ms after; 1 MB more every 100 frames."""
     now, frames = [0.0], [0]
 
     def detect(frame: np.ndarray) -> None:
-        now[0] += 0.010 if now[0] < 30 else 0.020
+        now[0] += 0.010 if now[0] < 100 else 0.020
         frames[0] += 1
 
-    load = put_under_load(detect, [np.zeros(1)], 60.0, lambda: now[0], lambda: 100 + frames[0] / 100)  # type: ignore[arg-type]
-    assert load.start_ms == pytest.approx((10, 10, 10)) and load.end_ms == pytest.approx((20, 20, 20))
-    assert 4400 < load.frames < 4600 and load.growth_mb == pytest.approx(load.frames / 100)
+    load = put_under_load(detect, [np.zeros(1)], 300.0, lambda: now[0], lambda: 100 + frames[0] / 100)  # type: ignore[arg-type]
+    assert load.start_ms == pytest.approx((10, 10, 10), abs=0.02)
+    assert load.end_ms == pytest.approx((20, 20, 20), abs=0.04)
+    assert 19_900 < load.frames < 20_100 and load.growth_mb == pytest.approx(load.frames / 100)
+    with pytest.raises(MisuseError, match="more than 0 minutes"):
+        put_under_load(detect, [np.zeros(1)], 0.0)  # type: ignore[arg-type]
+
+
+def test_the_record_of_a_long_load_is_no_leak():
+    """300,000 frames that allocate nothing."""
+    now = [0.0]
+
+    def detect(frame: np.ndarray) -> None:
+        now[0] += 0.001
+
+    load = put_under_load(detect, [np.zeros(1)], 300.0, lambda: now[0])  # type: ignore[arg-type]
+    assert load.frames > 250_000 and load.growth_mb < 3
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +139,7 @@ def test_verify_prints_and_refuses(student, tmp_path, capsys):
         (["accept", "bundle=none.zip"], "none.zip: no such file"),
         (["accept", "bundle=none.zip", "minuts=2"], "unknown key (did you mean 'minutes'?)"),
         (["accept", "bundle=none.zip", "minutes=-1"], "minutes=-1: expected a number of 0 or more"),
+        (["accept", "bundle=none.zip", "out=none/r.json"], "out=none/r.json: no such folder"),
         (["verify", "bundel=x.zip"], "unknown key (did you mean 'bundle'?)"),
         (["verify"], "which bundle?"),
     ],

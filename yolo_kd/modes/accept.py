@@ -36,6 +36,8 @@ def main(settings: dict[str, Any]) -> int:
         value = keys[key]
         if isinstance(value, bool) or not ((isinstance(value, int | float) and value >= 0) or value is DEFAULTS[key]):
             raise MisuseError(f"{key}={value}: expected a number of 0 or more")
+    if keys["out"] and not Path(str(keys["out"])).resolve().parent.is_dir():
+        raise MisuseError(f"out={keys['out']}: no such folder to write into")
     report = accept(
         Path(str(path)),
         float(keys["minutes"]),
@@ -60,6 +62,7 @@ def text(report: dict[str, Any]) -> str:
         f"{report['bundle']}: {'ACCEPTED' if report['passed'] else 'REJECTED'} on {device['cpu']} ({device['isa']})"
     ]
     lines += [f"  because {reason}" for reason in report["reasons"]]
+    lines += [f"  note: {remark}" for remark in report["remarks"]]
     lines += [
         f"  hashes fine, {'signature fine' if report['signed'] else 'signature not asked for'}",
         f"  {parity['pictures']} reference pictures: F1 {parity['f1']:.3f}, IoU {parity['iou']:.3f}, "
@@ -79,7 +82,7 @@ def help_text() -> str:
 Needs neither torch nor labels. Exits 3 if the device is not accepted.
 
   bundle=             the .zip that yolo-kd bundle made
-  minutes=1           of load; the end is compared with the start
+  minutes=1           of load; its last minute is compared with its first
   device=CPU          CPU, GPU, NPU, AUTO
   threads=            of the CPU; the runtime chooses unless given
   require_signature=  public key (PEM) that the bundle must be signed for

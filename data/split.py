@@ -108,6 +108,15 @@ def _box(row: list[str]) -> list[float]:
     return [values[0], (low[0] + high[0]) / 2, (low[1] + high[1]) / 2, high[0] - low[0], high[1] - low[1]]
 
 
+def normalise(name: str) -> str:
+    """The form in which names are compared: case, spaces, hyphens and underscores do not matter.
+
+    >>> normalise("Traffic-Light"), normalise("traffic light")
+    ('traffic light', 'traffic light')
+    """
+    return " ".join(str(name).lower().replace("-", " ").replace("_", " ").split())
+
+
 def label_path(image: Path) -> Path:
     """Where the labels of an image lie: the last folder `images` of its path becomes `labels`."""
     parts = list(image.parts)

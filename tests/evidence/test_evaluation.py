@@ -12,7 +12,7 @@ from yolo_kd.data.split import read_split
 from yolo_kd.deploy.detections import Detections
 
 from yolo_kd.errors import MisuseError
-from yolo_kd.evidence.evaluation import look, read_frame
+from yolo_kd.evidence.evaluation import look, read_frame, unmatched
 
 
 @pytest.fixture
@@ -55,6 +55,13 @@ def test_classes_are_matched_by_name_and_others_left_out(split):
     assert all(len(d) == 0 for d in other.found)
     with pytest.raises(MisuseError, match="the model knows tree; the data set car, bus: no class in common"):
         look(detector({0: "tree"}, 0), split)
+
+
+def test_names_are_compared_normalised_and_lone_ones_are_said(split):
+    seen = look(detector({0: "Car", 1: "BUS"}, 1), split)
+    assert [d.class_id.tolist() for d in seen.found] == [[1]] * 6
+    assert unmatched({0: "Car", 1: "BUS"}, split) == ""
+    assert unmatched({0: "Car", 1: "tree"}, split) == "only the model knows tree; only the data set knows bus"
 
 
 def test_thirds_by_light_are_the_dark_and_the_bright_pictures(split):

@@ -75,6 +75,8 @@ def test_corruptions_cost_precision(evaluated):
         (["model=PT", "data=DATA", "splt=val"], "splt=val: unknown key (did you mean 'split'?)"),
         (["model=PT", "data=DATA", "split=test"], "has no 'test' part; it has train, val"),
         (["model=PT", "data=DATA", "corruptions=fogg"], "corruptions=fogg: no such corruption (did you mean 'fog'?)"),
+        (["model=PT", "data=DATA", "imgsz=384,640,999"], "expected a side or height,width in pixels"),
+        (["model=PT", "data=DATA", "imgsz=abc"], "imgsz=abc: expected a side or height,width"),
         (["model=PT", "data=DATA", "imgsz=100"], "imgsz=100: expected multiples of 32"),
         (["model=none.pt", "data=DATA"], "model=none.pt: no such file"),
         (["model=none_model", "data=DATA"], "none_model: no such file or folder"),

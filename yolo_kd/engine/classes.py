@@ -6,17 +6,9 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
+from yolo_kd.data.split import normalise
 from yolo_kd.distillers.base import ClassMap
 from yolo_kd.errors import MisuseError
-
-
-def normalise(name: str) -> str:
-    """The form in which names are compared: case, spaces, hyphens and underscores do not matter.
-
-    >>> normalise("Traffic-Light"), normalise("traffic light")
-    ('traffic light', 'traffic light')
-    """
-    return " ".join(str(name).lower().replace("-", " ").replace("_", " ").split())
 
 
 def match(student: Mapping[int, str], teacher: Mapping[int, str], wanted: Iterable[int] | None = None) -> ClassMap:

@@ -99,9 +99,9 @@ class PrecisionMeter:
             boxes=self.boxes,
         )
 
-    def ap_of(self, images: np.ndarray) -> float:
-        """AP over the images with these indices, repeats counted as often as they occur."""
-        return _mean(self._accumulate(images)[:, :, :, 0]) or 0.0
+    def ap_of(self, images: np.ndarray) -> float | None:
+        """AP over the images with these indices, repeats counted as often as they occur; None without a label."""
+        return _mean(self._accumulate(images)[:, :, :, 0])
 
     def _accumulate(self, images: np.ndarray) -> np.ndarray:
         """Precision (10 IoUs, 101 recalls, classes, sizes); -1 where there is nothing to find."""
@@ -129,7 +129,10 @@ def drop_interval(
         raise YoloKDError(f"expected the same images, got {before.images} and {after.images}")
     random = np.random.default_rng(seed)
     drawn = (random.integers(before.images, size=before.images) for _ in range(resamples))
-    drops = [before.ap_of(d) - after.ap_of(d) for d in drawn]
+    pairs = [(before.ap_of(d), after.ap_of(d)) for d in drawn]
+    drops = [was - now for was, now in pairs if was is not None and now is not None]
+    if not drops:
+        raise YoloKDError("none of the resamples holds a labelled box; expected more labelled images")
     low, high = np.quantile(drops, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

@@ -20,7 +20,7 @@ def summary(precision: Precision) -> dict[str, float | None]:
     }
 
 
-def sliced(seen: Seen) -> dict[str, float]:
+def sliced(seen: Seen) -> dict[str, float | None]:
     """AP on the darkest, brightest, most blurred, ... third of the images."""
     meter = seen.meter()
     return {name: meter.ap_of(images) for name, images in seen.slices().items()}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from yolo_kd.data.split import Split
+from yolo_kd.data.split import Split, normalise
 from yolo_kd.deploy.detections import Detections
 from yolo_kd.errors import MisuseError
 from yolo_kd.evidence.average_precision import PrecisionMeter, Truth
@@ -81,6 +81,14 @@ def look(detect: Detect, split: Split, label: str = "", change: Change | None = 
     return Seen(tuple(truths), tuple(found), split.names, np.array(brightness), np.array(sharpness))
 
 
+def unmatched(model: Mapping[int, str], split: Split) -> str:
+    """What only the model or only the data set knows, as a line; empty if both know the same."""
+    theirs, ours = ({normalise(n): n for n in names.values()} for names in (model, split.names))
+    lone = [[n for key, n in one.items() if key not in other] for one, other in ((theirs, ours), (ours, theirs))]
+    parts = [f"only {who} knows {', '.join(names)}" for who, names in zip(("the model", "the data set"), lone) if names]
+    return "; ".join(parts)
+
+
 def read_frame(path: Path) -> np.ndarray:
     """An image file as (H, W, 3) uint8 in BGR, turned as its EXIF data say.
 
@@ -106,19 +114,20 @@ def truth_of(split: Split, path: Path, size_hw: tuple[int, int]) -> Truth:
 
 
 def _by_name(found: Detections, split: Split) -> Detections:
-    """Detections with the data set's class ids; those of classes that it does not have are left out.
+    """Detections with the data set's class ids, by normalised name; classes that it does not have are left out.
 
     Raises:
         MisuseError: No class of the model is in the data set.
     """
     if dict(found.names) == dict(split.names):
         return found
-    ids = {name: k for k, name in split.names.items()}
-    table = {k: ids[name] for k, name in found.names.items() if name in ids}
+    ids = {normalise(name): k for k, name in split.names.items()}
+    table = {k: ids[normalise(name)] for k, name in found.names.items() if normalise(name) in ids}
     if not table:
+        theirs, ours = list(found.names.values())[:5], list(split.names.values())[:5]
         raise MisuseError(
-            f"the model knows {', '.join(list(found.names.values())[:5])}; the data set {', '.join(list(ids)[:5])}: no "
-            "class in common, so there is nothing to evaluate"
+            f"the model knows {', '.join(theirs)}; the data set {', '.join(ours)}: no class in common, so there is nothing "
+            "to evaluate"
         )
     kept = np.array([int(k) in table for k in found.class_id], bool)
     kinds = np.array([table[int(k)] for k in found.class_id[kept]], np.int64)

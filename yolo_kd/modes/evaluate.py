@@ -12,7 +12,7 @@ from yolo_kd.data.split import read_split
 from yolo_kd.deploy.runtime import Detector, open_detector
 from yolo_kd.errors import MisuseError, did_you_mean
 from yolo_kd.evidence.evaluate import report
-from yolo_kd.evidence.evaluation import LOW_CONFIDENCE
+from yolo_kd.evidence.evaluation import LOW_CONFIDENCE, unmatched
 from yolo_kd.evidence.table import aligned
 
 DEFAULTS: dict[str, Any] = {
@@ -46,8 +46,9 @@ def main(settings: dict[str, Any]) -> int:
         with open_any(source, keys) as detector:
             found[source] = report(detector, split, spoil, Path(source).name)
             found[source]["precision_run"] = detector.backend.precision
+            found[source]["unmatched"] = unmatched(detector.artifact.names, split)
         if keys["ultralytics"]:
-            found[source]["ultralytics"] = _theirs(source, keys)
+            found[source]["ultralytics"] = _theirs(source, keys, found[source]["precision"]["AP"])
     print(_text(found, str(keys["split"])))
     if keys["out"]:
         _write(Path(str(keys["out"])), {"data": str(keys["data"]), "split": keys["split"], "models": found})
@@ -60,10 +61,15 @@ def open_any(source: str, keys: dict[str, Any]) -> Detector:
     if source.endswith(".pt"):
         from yolo_kd.engine.torch_backend import open_checkpoint
 
-        size = keys["imgsz"]
-        size = size if isinstance(size, int) else tuple(size)
-        return open_checkpoint(source, size, str(keys["device"]), bool(keys["trust"]), **options)
+        return open_checkpoint(source, _size(keys["imgsz"]), str(keys["device"]), bool(keys["trust"]), **options)
     return open_detector(source, device=str(keys["device"]).upper(), allow_rejected=True, **options)
+
+
+def _size(value: Any) -> int | tuple[int, int]:
+    sides = list(value) if isinstance(value, list | tuple) else [value]
+    if len(sides) not in (1, 2) or any(isinstance(s, bool) or not isinstance(s, int) for s in sides):
+        raise MisuseError(f"imgsz={value}: expected a side or height,width in pixels, e.g. imgsz=640 or imgsz=384,640")
+    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 
 def help_text() -> str:
@@ -96,8 +102,8 @@ def _corruptions(value: Any) -> list[str]:
     return names
 
 
-def _theirs(source: str, keys: dict[str, Any]) -> dict[str, float]:
-    """Ultralytics' own validation of the same model."""
+def _theirs(source: str, keys: dict[str, Any], ours: float) -> dict[str, float]:
+    """Ultralytics' own validation of the same model; on square images too if it differs from ours."""
     from yolo_kd.engine import ultra
 
     with ultra.restricted_loading(bool(keys["trust"])), tempfile.TemporaryDirectory() as runs:
@@ -106,7 +112,10 @@ def _theirs(source: str, keys: dict[str, Any]) -> dict[str, float]:
         if source.endswith(".pt"):
             options["imgsz"] = keys["imgsz"]
         box = ultra.YOLO(source, task="detect").val(**options).box
-    return {"mAP50-95": float(box.map), "mAP50": float(box.map50)}
+        found = {"mAP50-95": float(box.map), "mAP50": float(box.map50)}
+        if source.endswith(".pt") and abs(found["mAP50-95"] - ours) > AGREEMENT:
+            found["square"] = float(ultra.YOLO(source, task="detect").val(**options, rect=False).box.map)
+    return found
 
 
 def _text(found: dict[str, Any], split: str) -> str:
@@ -116,15 +125,18 @@ def _text(found: dict[str, Any], split: str) -> str:
     spoilt: dict[str, dict[str, Any]] = {}
     lines = []
     for source, seen in found.items():
-        name = Path(source).name
+        name = Path(source).name if len({Path(s).name for s in found}) == len(found) else source
+        if seen["unmatched"]:
+            lines.append(f"{name}: {seen['unmatched']}; classes are matched by name")
         rows.append({"model": name, "runs in": seen["precision_run"], **seen["precision"]})
         if "ultralytics" in seen:
             theirs = seen["ultralytics"]["mAP50-95"]
             rows[-1]["Ultralytics' mAP50-95"] = theirs
-            if source.endswith(".pt") and abs(theirs - seen["precision"]["AP"]) > AGREEMENT:
+            if "square" in seen["ultralytics"]:
                 lines.append(
-                    f"{name}: AP {seen['precision']['AP']:.4f} here, {theirs:.4f} in Ultralytics: pycocotools averages precision "
-                    "over recall in another way, and Ultralytics pads a checkpoint's images to the shortest rectangle"
+                    f"{name}: AP {seen['precision']['AP']:.4f} here, {theirs:.4f} in Ultralytics, which pads a checkpoint's "
+                    f"images to rectangles; with the square images of the device its own is {seen['ultralytics']['square']:.4f}. "
+                    "What remains is its way of averaging precision over recall"
                 )
         for kind, value in seen["classes"].items():
             classes.setdefault(kind, {"class": kind, "boxes": value["boxes"]})[f"AP {name}"] = value["AP"]
@@ -148,4 +160,5 @@ def _write(path: Path, plain: dict[str, Any]) -> None:
         part.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
         part.replace(path)
     except OSError as error:
+        part.unlink(missing_ok=True)
         raise MisuseError(f"out={path}: cannot be written ({error.strerror})") from None

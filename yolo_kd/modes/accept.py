@@ -28,7 +28,7 @@ def main(settings: dict[str, Any]) -> int:
     keys = {**DEFAULTS, **settings}
     path = keys.pop("bundle", None)
     if not path:
-        raise MisuseError("which bundle? yolo-kd accept bundle=student.zip")
+        raise MisuseError("which bundle? yolo-kd accept student.zip")
     for key, value in keys.items():
         if key not in DEFAULTS:
             raise MisuseError(f"{key}={value}: unknown key{did_you_mean(key, DEFAULTS)}; see yolo-kd accept --help")
@@ -77,7 +77,7 @@ def text(report: dict[str, Any]) -> str:
 def help_text() -> str:
     """The keys."""
     limits = "\n".join(f"  {key}={value}" for key, value in LIMITS.items())
-    return f"""usage: yolo-kd accept bundle=student.zip [key=value ...]
+    return f"""usage: yolo-kd accept student.zip [key=value ...]
 
 Needs neither torch nor labels. Exits 3 if the device is not accepted.
 

@@ -17,7 +17,7 @@ def main(settings: dict[str, Any]) -> int:
         if key not in KEYS:
             raise MisuseError(f"{key}={value}: unknown key{did_you_mean(key, KEYS)}; use {', '.join(KEYS)}")
     if not settings.get("bundle"):
-        raise MisuseError("which bundle? yolo-kd verify bundle=student.zip")
+        raise MisuseError("which bundle? yolo-kd verify student.zip")
     public_key = settings.get("require_signature")
     found = verify(Path(str(settings["bundle"])), Path(str(public_key)) if public_key else None)
     signature = "signature fine" if found.signed else "signature not asked for (require_signature=key.pub.pem)"
@@ -27,6 +27,6 @@ def main(settings: dict[str, Any]) -> int:
 
 def help_text() -> str:
     """The keys."""
-    return """usage: yolo-kd verify bundle=student.zip [require_signature=key.pub.pem]
+    return """usage: yolo-kd verify student.zip [require_signature=key.pub.pem]
 
 Compares every file with its hash, and the signature with a public key (PEM, elliptic curve). Exits 3 if one does not hold."""

@@ -27,6 +27,7 @@ MODES = {
     "demo": "render traffic scenes, train a teacher, a plain and a distilled student, compare them",
     "version": "print the version",
 }
+FIRST_WORD = {"accept": "bundle", "verify": "bundle"}  # the key of a first word without one: yolo-kd verify student.zip
 HELP = (
     f"""yolo-kd {__version__}: teach a small YOLO from a large one
 
@@ -86,6 +87,8 @@ def _run(args: list[str]) -> int:
     if {"-h", "--help", "help"} & set(rest):
         print(module.help_text())
         return 0
+    if rest and mode in FIRST_WORD and "=" not in rest[0]:
+        rest[0] = f"{FIRST_WORD[mode]}={rest[0]}"
     return module.main(parse(rest))
 
 

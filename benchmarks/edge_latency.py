@@ -1,0 +1,206 @@
+"""From a camera's frame to final boxes on a CPU: Ultralytics' predict, ours, and the bare inference as the limit.
+
+    python -m benchmarks.edge_latency weights=best.pt int8=best_int8_openvino_model data=hituav/data.yaml video=drone.mp4
+
+Float nets are exported here, square and at the camera's shape; Ultralytics' INT8 is its own export on the same data. All
+arms live in one process and take turns frame by frame, so that they share whatever the machine does meanwhile. `bare` is
+the inference alone of the same compiled net. What OpenVINO runs by default is bf16 where the CPU has it; the column
+`runs in` says what really ran.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from yolo_kd.deploy import Detector, open_detector
+
+from benchmarks.machine import machine, quiet
+from benchmarks.result import bar, command_line, write
+from yolo_kd.cli import parse
+
+DEFAULTS: dict[str, Any] = {
+    "weights": None,
+    "int8": None,
+    "int8_camera": None,
+    "data": None,
+    "video": None,
+    "frame": "1080,1920",
+    "imgsz": 640,
+    "camera": "384,640",
+    "frames": 300,
+    "threads": None,
+}
+WARM_UP = 20
+
+
+def main() -> int:
+    """Measure, print, write."""
+    keys: dict[str, Any] = {**DEFAULTS, **parse(sys.argv[1:])}
+    missing = [key for key in ("weights", "int8", "data", "video") if not keys[key]]
+    if missing:
+        print(f"edge_latency: {', '.join(missing)} missing; see the head of this file", file=sys.stderr)
+        return 2
+    notes = quiet()
+    with tempfile.TemporaryDirectory() as temporary:
+        frames = list(_frames(Path(str(keys["video"])), _pair(keys["frame"]), 32))
+        arms = _arms(keys, Path(temporary))
+        times: dict[str, list[float]] = {name: [] for name in arms}
+        for index in range(int(keys["frames"]) + WARM_UP):
+            frame = frames[index % len(frames)]
+            for name, (run, _) in arms.items():
+                start = time.perf_counter()
+                run(frame)
+                if index >= WARM_UP:
+                    times[name].append(1000 * (time.perf_counter() - start))
+        rows = [_row(name, found, arms[name][1]) for name, found in times.items()]
+        speeds = _throughput(keys, Path(temporary), frames * 4)
+    by_name = {row["arm"]: row for row in rows}
+    for name, rate in speeds.items():
+        rows.append({"arm": f"{name}, list of frames", "frames/s": rate})
+    write("edge_latency", command_line(), rows, _bars(by_name, speeds), notes=notes)
+    return 0
+
+
+def _arms(keys: dict[str, Any], folder: Path) -> dict[str, tuple[Callable[[np.ndarray], Any], str]]:
+    """Every way from frame to boxes, with the precision that runs."""
+    from ultralytics import YOLO
+
+    size, camera = int(keys["imgsz"]), _pair(keys["camera"])
+    square = _export(keys, folder / "square", size)
+    wide = _export(keys, folder / "wide", list(camera))
+    theirs8 = _export(keys, folder / "int8", size, int8=True, data=str(_copy(Path(str(keys["data"])), folder / "data")))
+    arms: dict[str, tuple[Callable[[np.ndarray], Any], str]] = {}
+    for name, path in (("float", square), ("INT8", theirs8)):
+        model = YOLO(path, task="detect")
+        arms[f"Ultralytics {name} {size}x{size}"] = (_predict(model, size), "OpenVINO's default")
+    opened = {
+        f"ours float32 {size}x{size}": open_detector(square, precision="f32", threads=keys["threads"]),
+        f"ours float {size}x{size}": open_detector(square, threads=keys["threads"]),
+        f"ours INT8 {size}x{size}": open_detector(str(keys["int8"]), threads=keys["threads"]),
+        f"ours float {camera[0]}x{camera[1]}": open_detector(wide, threads=keys["threads"]),
+    }
+    if keys["int8_camera"]:
+        opened[f"ours INT8 {camera[0]}x{camera[1]}"] = open_detector(str(keys["int8_camera"]), threads=keys["threads"])
+    for name, detector in opened.items():
+        arms[name] = (detector, detector.backend.precision)
+        arms[f"bare {name.removeprefix('ours ')}"] = (_bare(detector), detector.backend.precision)
+    return arms
+
+
+def _export(keys: dict[str, Any], folder: Path, imgsz: Any, **options: Any) -> Path:
+    """Ultralytics' OpenVINO export of a copy of the weights: it writes beside them."""
+    from ultralytics import YOLO
+
+    folder.mkdir(parents=True)
+    copied = shutil.copy(str(keys["weights"]), folder / "best.pt")
+    return Path(YOLO(copied).export(format="openvino", imgsz=imgsz, verbose=False, **options))
+
+
+def _copy(data: Path, target: Path) -> Path:
+    shutil.copytree(data.parent, target)
+    return target / data.name
+
+
+def _predict(model: Any, size: int) -> Callable[[np.ndarray], Any]:
+    return lambda frame: model.predict(frame, imgsz=size, verbose=False)
+
+
+def _bare(detector: Detector) -> Callable[[np.ndarray], Any]:
+    """The inference alone, on pixels that lie ready."""
+    canvas = np.random.default_rng(0).integers(0, 256, (1, *detector.artifact.input_hw, 3), np.uint8)
+    detector.backend.run(canvas)
+    request = detector.backend._requests[0]  # type: ignore[attr-defined]
+    return lambda frame: request.infer(share_inputs=True, share_outputs=True)
+
+
+def _throughput(keys: dict[str, Any], folder: Path, frames: list[np.ndarray]) -> dict[str, float]:
+    """Frames per second over a list: Ultralytics' predict one call, ours in throughput mode."""
+    from ultralytics import YOLO
+
+    size = int(keys["imgsz"])
+    model = YOLO(folder / "square" / "best_openvino_model", task="detect")
+    model.predict(frames[:8], imgsz=size, verbose=False)
+    start = time.perf_counter()
+    model.predict(frames, imgsz=size, verbose=False)
+    found = {"Ultralytics float": len(frames) / (time.perf_counter() - start)}
+    for name, source in (("ours float", folder / "square" / "best_openvino_model"), ("ours INT8", str(keys["int8"]))):
+        with open_detector(source, mode="throughput", threads=keys["threads"]) as detector:
+            list(detector.many(frames[:8]))
+            start = time.perf_counter()
+            list(detector.many(frames))
+            found[name] = len(frames) / (time.perf_counter() - start)
+    return found
+
+
+def _row(name: str, times: list[float], precision: str) -> dict[str, Any]:
+    p50, p95, p99 = np.percentile(times, (50, 95, 99))
+    return {"arm": name, "runs in": precision, "p50 ms": p50, "p95 ms": p95, "p99 ms": p99}
+
+
+def _bars(rows: dict[str, dict[str, Any]], speeds: dict[str, float]) -> list[Any]:
+    def p50(start: str) -> float:
+        return next(row["p50 ms"] for name, row in rows.items() if name.startswith(start))
+
+    ours = {name: row for name, row in rows.items() if name.startswith("ours")}
+    square = next(name.rpartition(" ")[2] for name in ours)
+    camera = [name.rpartition(" ")[2] for name in ours if not name.endswith(square)][-1]
+    best = "INT8" if f"ours INT8 {camera}" in ours else "float"
+    bare = max(row["p50 ms"] / rows[f"bare {name.removeprefix('ours ')}"]["p50 ms"] for name, row in ours.items())
+    tail = max(row["p99 ms"] / row["p50 ms"] for row in ours.values())
+    amx = "amx_bf16" in str(machine()["isa"])
+    return [
+        bar("frame to boxes over the bare inference, worst arm", bare, 1.10, "<="),
+        bar(
+            "ours over Ultralytics, float, same shape",
+            p50(f"ours float {square}") / p50("Ultralytics float"),
+            0.75,
+            "<=",
+        ),
+        bar(
+            "ours over Ultralytics, INT8, same shape", p50(f"ours INT8 {square}") / p50("Ultralytics INT8"), 0.75, "<="
+        ),
+        bar(
+            f"ours at the camera's shape over Ultralytics, {best}",
+            p50(f"ours {best} {camera}") / p50(f"Ultralytics {best}"),
+            0.5,
+            "<=",
+        ),
+        bar("p99 over p50, worst of ours", tail, 1.5, "<="),
+        bar(
+            "INT8's speed over OpenVINO's default",
+            p50(f"bare float {square}") / p50(f"bare INT8 {square}"),
+            1.0 if amx else 1.4,
+            ">=",
+        ),
+        bar("INT8's speed over float32", p50(f"bare float32 {square}") / p50(f"bare INT8 {square}"), 2.0, ">="),
+        bar("frames/s over Ultralytics, float", speeds["ours float"] / speeds["Ultralytics float"], 1.5, ">="),
+    ]
+
+
+def _frames(video: Path, size_hw: tuple[int, int], count: int) -> Iterator[np.ndarray]:
+    """The first frames of a video, resized to the camera that is stood for."""
+    import cv2
+
+    capture = cv2.VideoCapture(str(video))
+    for _ in range(count):
+        there, frame = capture.read()
+        if not there:
+            break
+        yield cv2.resize(frame, size_hw[::-1])
+    capture.release()
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    height, width = (int(v) for v in (value.split(",") if isinstance(value, str) else value))
+    return height, width
+
+
+if __name__ == "__main__":
+    sys.exit(main())

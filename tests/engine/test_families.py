@@ -12,7 +12,7 @@ from yolo_kd.errors import MisuseError
 
 FAMILIES = ["yolov8n.yaml", "yolov9t.yaml", "yolov10n.yaml", "yolo11n.yaml", "yolo12n.yaml", "yolo26n.yaml"]
 DUAL = {"yolov10n.yaml", "yolo26n.yaml"}
-ONE_STEP = {"force": True, "teacher_engine": "torch", "fraction": 4, "calibrate_batches": 1}
+ONE_STEP = {"csgr.gr": "auto:0.5", "force": True, "teacher_engine": "torch", "fraction": 4, "calibrate_batches": 1}
 
 
 @pytest.mark.slow

@@ -118,7 +118,15 @@ def test_a_term_is_taken_out_from_the_command_line(tmp_path, pictures, teacher, 
         "batch=4",
         "force=true",
     ]
-    words += ["teacher_engine=torch", "csgr.gr=none", "lqe.lqe=none", f"project={tmp_path}", "name=run", "plots=false"]
+    words += [
+        "teacher_engine=torch",
+        "csgr.gr=auto:0.5",
+        "csgr.gr=none",
+        "lqe.lqe=none",
+        f"project={tmp_path}",
+        "name=run",
+        "plots=false",
+    ]
     assert main(["train", *words]) == 0
     header = (tmp_path / "run" / "results.csv").read_text().splitlines()[0]
     assert "train/cs_loss" in header and "gr_loss" not in header and "lqe_loss" not in header

@@ -1,0 +1,76 @@
+"""A folder that is there whole or not at all: written beside its place, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from yolo_kd.deploy.artifact import MANIFEST
+
+from yolo_kd.errors import MisuseError, YoloKDError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def check_target(target: Path, overwrite: bool, mark: str = MANIFEST) -> None:
+    """Refuse a place that is taken by something that we did not write.
+
+    Args:
+        target: The folder to be.
+        overwrite: Replace whatever folder is there.
+        mark: The file by which we know our own.
+
+    Raises:
+        MisuseError: A file is there, or a folder without the mark.
+    """
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise MisuseError(f"{target}: is a file, expected a place for a folder; choose another with out=")
+    if any(target.iterdir()) and not (target / mark).is_file() and not overwrite:
+        raise MisuseError(f"{target}: exists and holds no {mark}, so it is not ours; overwrite=true replaces it")
+
+
+@contextmanager
+def staged(target: Path, overwrite: bool = False, mark: str = MANIFEST) -> Iterator[Path]:
+    """A new folder of another name beside `target`, which becomes `target` if the block ends well and is removed otherwise.
+
+    Args:
+        target: The folder to be; one of ours that is there is replaced.
+        overwrite: Replace one that is not ours as well.
+        mark: The file by which we know our own.
+
+    Raises:
+        MisuseError: The place is taken, or cannot be written.
+        YoloKDError: The disk is full.
+    """
+    target = target.absolute()
+    check_target(target, overwrite, mark)
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    old = target.with_name(f".{target.name}.{os.getpid()}.old")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        yield part
+        if target.exists():
+            target.rename(old)
+        part.rename(target)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise YoloKDError(
+                f"{target}: no room left on the disk; nothing was left behind, make room and try again"
+            ) from error
+        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}:
+            raise MisuseError(
+                f"{target}: cannot be written ({error.strerror}); choose another place with out="
+            ) from error
+        raise
+    finally:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        for left in (part, old):
+            shutil.rmtree(left, ignore_errors=True)

@@ -1,0 +1,141 @@
+"""Every picture that a folder may hold is read or refused in one line that names it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from yolo_kd.deploy.quantize.pictures import find_media, read_picture, sample_frames
+
+from yolo_kd.errors import MisuseError
+
+PICTURE = np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.uint8)
+
+
+def pack(suffix: str, pixels: np.ndarray = PICTURE) -> bytes:
+    import cv2
+
+    return cv2.imencode(suffix, pixels)[1].tobytes()
+
+
+def write(folder: Path, name: str, data: bytes) -> Path:
+    path = folder / name
+    path.write_bytes(data)
+    return path
+
+
+def test_a_picture_as_it_is(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.png", pack(".png"))
+    found = read_picture(path)
+    assert (found.pixels == PICTURE).all() and found.remark == ""
+    assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_grey_and_transparent_ones_get_three_channels(tmp_path: Path) -> None:
+    grey = read_picture(write(tmp_path, "g.png", pack(".png", PICTURE[..., 0]))).pixels
+    assert (grey == PICTURE[..., :1]).all() and grey.shape == PICTURE.shape
+    clear = read_picture(write(tmp_path, "t.png", pack(".png", np.dstack([PICTURE, PICTURE[..., 0]])))).pixels
+    assert (clear == PICTURE).all()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_sixteen_bits_are_read_as_eight_and_said(tmp_path: Path, suffix: str) -> None:
+    found = read_picture(write(tmp_path, f"a{suffix}", pack(suffix, PICTURE.astype(np.uint16) * 257)))
+    assert (found.pixels == PICTURE).all() and "16 bits" in found.remark
+
+
+def test_a_faint_thermal_picture_is_not_taken_for_a_black_one(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.png", pack(".png", PICTURE[..., 0].astype(np.uint16)))
+    with pytest.raises(MisuseError, match="black in its upper 8; scale it"):
+        read_picture(path)
+
+
+def test_cmyk_is_read(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    path = tmp_path / "a.jpg"
+    smooth = np.full((48, 64, 3), (200, 120, 40), np.uint8)
+    image.fromarray(smooth).convert("CMYK").save(path, quality=95)
+    assert read_picture(path).pixels[20, 20] == pytest.approx(np.array([40, 120, 200]), abs=12)
+
+
+CUT = [(suffix, share) for suffix in (".jpg", ".png", ".bmp", ".webp", ".tif") for share in (0.3, 0.9)]
+
+
+@pytest.mark.parametrize(("suffix", "share"), CUT)
+def test_a_file_cut_off(tmp_path: Path, capfd: pytest.CaptureFixture[str], suffix: str, share: float) -> None:
+    whole = pack(suffix)
+    path = write(tmp_path, f"a{suffix}", whole[: int(len(whole) * share)])
+    with pytest.raises(MisuseError, match="cut off") as caught:
+        read_picture(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert "[ERROR" not in capfd.readouterr().err, "OpenCV's own lines name no file"
+
+
+def test_a_jpeg_without_its_end_is_cut_off(tmp_path: Path) -> None:
+    """OpenCV 4 reads it and fills the rest with grey."""
+    with pytest.raises(MisuseError, match="cut off"):
+        read_picture(write(tmp_path, "a.jpg", pack(".jpg")[:-2]))
+
+
+def test_empty_text_missing(tmp_path: Path) -> None:
+    with pytest.raises(MisuseError, match="is empty"):
+        read_picture(write(tmp_path, "a.jpg", b""))
+    with pytest.raises(MisuseError, match="no picture, whatever its name says"):
+        read_picture(write(tmp_path, "b.jpg", b"these are words"))
+    with pytest.raises(MisuseError, match=r"c\.jpg: cannot be read"):
+        read_picture(tmp_path / "c.jpg")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+def test_a_giant_is_refused_by_its_header(tmp_path: Path, suffix: str) -> None:
+    data = bytearray(pack(suffix))
+    if suffix == ".png":
+        data[16:24] = (20_000).to_bytes(4, "big") * 2
+    else:
+        at = data.index(b"\xff\xc0")
+        data[at + 5 : at + 9] = (20_000).to_bytes(2, "big") * 2
+    with pytest.raises(MisuseError, match="20000x20000 pixels, more than 100 million"):
+        read_picture(write(tmp_path, f"a{suffix}", bytes(data)))
+
+
+def test_media_of_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(MisuseError, match="no such folder"):
+        find_media(tmp_path / "gone")
+    with pytest.raises(MisuseError, match="only nothing"):
+        find_media(tmp_path)
+    (tmp_path / "b").mkdir()
+    for name in ("readme.txt", "notes.txt"):
+        (tmp_path / name).write_text("words")
+    with pytest.raises(MisuseError, match=r"only 2 \.txt"):
+        find_media(tmp_path)
+    for name in ("b/2.PNG", "1.jpg", "film.mp4"):
+        (tmp_path / name).write_bytes(b"x")
+    images, videos = find_media(tmp_path)
+    assert [p.name for p in images] == ["1.jpg", "2.PNG"] and [p.name for p in videos] == ["film.mp4"]
+
+
+def film(path: Path, frames: int) -> Path:
+    import cv2
+
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    for i in range(frames):
+        writer.write(np.full((48, 64, 3), 10 * i, np.uint8))
+    writer.release()
+    return path
+
+
+def test_frames_are_spread_over_the_whole_video(tmp_path: Path) -> None:
+    video = film(tmp_path / "a.avi", 20)
+    found = list(sample_frames(video, 4))
+    assert [number for number, _ in found] == [2, 7, 12, 17]
+    assert [round(float(frame.mean()), -1) for _, frame in found] == [20, 70, 120, 170]
+    assert len(list(sample_frames(video, 100))) == 20
+
+
+def test_a_video_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(MisuseError, match="no frame can be read"):
+        list(sample_frames(write(tmp_path, "a.mp4", b"words"), 4))
+    with pytest.raises(MisuseError, match="no such file"):
+        list(sample_frames(tmp_path / "gone.mp4", 4))

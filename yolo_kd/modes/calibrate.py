@@ -1,0 +1,218 @@
+"""`yolo-kd calibrate`: choose the pictures that INT8 ranges are measured on, and write them down."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from yolo_kd.data.split import read_split
+from yolo_kd.deploy.quantize.calibration import (
+    NEAR,
+    CalibrationSet,
+    Candidate,
+    choose,
+    read_calibration,
+    write_calibration,
+)
+from yolo_kd.deploy.quantize.pictures import VIDEO_SUFFIXES, find_media, sample_frames
+from yolo_kd.deploy.quantize.progress import Line
+from yolo_kd.deploy.quantize.staging import check_target, staged
+from yolo_kd.errors import MisuseError, YoloKDError, did_you_mean
+
+DEFAULTS: dict[str, Any] = {
+    "source": None,
+    "count": 300,
+    "evaluation": None,
+    "out": "calibration.json",
+    "seed": 0,
+    "near": NEAR,
+    "overwrite": False,
+    "debug": False,
+}
+FRAMES_PER_PICK = 2  # frames taken out of videos for each picture wanted; neighbours look the same
+MARK = "frames.txt"  # in a folder of frames that we made
+SHOWN = 20  # lines of one kind
+
+
+def main(settings: dict[str, Any]) -> int:
+    """Choose, write, say what was seen; returns the exit code."""
+    for key, value in settings.items():
+        if key not in DEFAULTS:
+            raise MisuseError(f"{key}={value}: unknown key{did_you_mean(key, DEFAULTS)}; see yolo-kd calibrate --help")
+    keys = {**DEFAULTS, **settings}
+    for key, least in (("count", 1), ("seed", 0), ("near", -1)):
+        if not isinstance(keys[key], int) or isinstance(keys[key], bool) or not least <= keys[key]:
+            raise MisuseError(f"{key}={keys[key]}: expected a whole number from {least} on")
+    if not isinstance(keys["overwrite"], bool):
+        raise MisuseError(f"overwrite={keys['overwrite']}: expected true or false")
+    if not keys["source"]:
+        raise MisuseError(
+            "source= is missing: yolo-kd calibrate source=<folder, video or data.yaml> out=calibration.json"
+        )
+    out = Path(str(keys["out"]))
+    _check_out(out, keys["overwrite"])
+    found = gather(
+        str(keys["source"]), keys["count"], None if keys["evaluation"] is None else str(keys["evaluation"]), out,
+        keys["seed"], keys["near"], keys["overwrite"],
+    )  # fmt: skip
+    tell(found, out)
+    return 0
+
+
+def gather(
+    source: str,
+    count: int,
+    evaluation: str | None,
+    out: Path,
+    seed: int = 0,
+    near: int = NEAR,
+    overwrite: bool = False,
+) -> CalibrationSet:
+    """Choose from a folder, a video or a data set's train part, and write the list.
+
+    Args:
+        source: Folder of pictures and videos, a video, or a data.yaml.
+        count: How many pictures are wanted.
+        evaluation: Folder or data.yaml whose pictures are not taken; the val and test parts of the source if None.
+        out: The list to write; frames of videos go to `<out>_frames` beside it.
+        seed: Decides which candidates are looked at where there are far more than needed.
+        near: Of 64 bits, the distance up to which two pictures count as one.
+        overwrite: Replace a folder of frames that we did not write.
+
+    Raises:
+        MisuseError: Nothing to choose from.
+    """
+    held_out = _held_out(source, evaluation)
+    images, videos = _media(source)
+    frames = out.with_name(f"{out.stem}_frames")
+    if videos:
+        check_target(frames, overwrite, MARK)
+    with tempfile.TemporaryDirectory(prefix="yolo-kd-") as work:
+        taken = _extract(videos, FRAMES_PER_PICK * count, Path(work))
+        chosen = choose([*images, *(Candidate(p) for p in taken)], count, held_out, seed, near, Line())
+        if videos:
+            chosen = _keep(chosen, set(taken), frames, overwrite)
+    try:
+        write_calibration(chosen, out)
+    except OSError as error:
+        raise YoloKDError(f"out={out}: cannot be written ({error.strerror}); nothing was left behind") from error
+    return chosen
+
+
+def tell(found: CalibrationSet, out: Path) -> None:
+    """Print what a person should know of a set: warnings first to stderr, then what it covers."""
+    report = found.report
+    for line in report["warnings"]:
+        print(f"WARNING: {line}", file=sys.stderr)
+    for kind in ("unreadable", "remarks"):
+        for line in report[kind][:SHOWN]:
+            print(f"  {line}", file=sys.stderr)
+        if len(report[kind]) > SHOWN:
+            print(f"  ... and {len(report[kind]) - SHOWN} more, all in {out}", file=sys.stderr)
+    low, median, high = (report["brightness"][i] for i in (0, 2, 4))
+    print(f"{out}: {len(found)} pictures, brightness {low:.2f} to {high:.2f} (median {median:.2f})")
+    if report["classes"]:
+        sizes = ", ".join(f"{share:.0%} {name}" for name, share in report["sizes"].items())
+        print(f"  {len(report['classes'])} classes; objects: {sizes} (longest side scaled to 640)")
+    print(
+        f"  from {report['candidates']} candidates of {report['scenes']} scenes, {report['looked_at']} looked at: {report['near_duplicates_dropped']} "
+        f"near-duplicates dropped, {report['overlap_removed']} evaluation pictures taken out\n  hash {found.hash}"
+    )
+
+
+def help_text() -> str:
+    """The keys."""
+    return f"""usage: yolo-kd calibrate source=<folder, video or data.yaml> [key=value ...]
+
+  source=           pictures to choose from: a folder (with subfolders), a video, or the train part of a data set, whose
+                    labels then count as well
+  count=300         pictures wanted
+  evaluation=       folder or data.yaml whose pictures are never taken, by bytes and by pixels; the val and test parts of
+                    the source if left out
+  out=calibration.json  the list; frames of videos go to <name>_frames beside it
+  seed=0            decides which candidates are looked at where there are far more than needed
+  near={NEAR}            of 64 bits: pictures that differ in no more count as one; -1 keeps all
+  overwrite=false   true replaces a file or a folder of frames that yolo-kd did not write"""
+
+
+def _check_out(out: Path, overwrite: bool) -> None:
+    if out.is_dir():
+        raise MisuseError(f"out={out}: is a folder, expected a file, e.g. out={out / 'calibration.json'}")
+    if out.exists() and not overwrite:
+        try:
+            read_calibration(out)
+        except MisuseError:
+            raise MisuseError(f"out={out}: exists and is no calibration list; overwrite=true replaces it") from None
+
+
+def _held_out(source: str, evaluation: str | None) -> list[Path]:
+    """Pictures that must not be taken."""
+    given = evaluation if evaluation is not None else source
+    if Path(given).suffix in {".yaml", ".yml"}:
+        parts = ("val", "test") if evaluation is None else ("val",)
+        found: list[Path] = []
+        for part in parts:
+            try:
+                found += read_split(given, part).images
+            except MisuseError:
+                if part == "val" and evaluation is not None:
+                    raise
+        return found
+    return [] if evaluation is None else find_media(Path(evaluation))[0]
+
+
+def _media(source: str) -> tuple[list[Candidate], list[Path]]:
+    """Pictures with what is known of them, and videos."""
+    path = Path(source)
+    if path.suffix in {".yaml", ".yml"}:
+        split = read_split(source, "train")
+        return [Candidate(image, *split.labels(image)) for image in split.images if image.is_file()], []
+    if path.is_file():
+        if path.suffix.lower() not in VIDEO_SUFFIXES:
+            raise MisuseError(f"source={source}: expected a folder, a video or a data.yaml, got a '{path.suffix}' file")
+        return [], [path]
+    if not path.is_dir():
+        raise MisuseError(f"source={source}: no such folder, video or data set YAML")
+    images, videos = find_media(path)
+    return [Candidate(image) for image in images], videos
+
+
+def _extract(videos: Sequence[Path], count: int, folder: Path) -> list[Path]:
+    """Frames of the videos as PNG, an even share of each."""
+    taken, line = [], Line()
+    each = -(-count // len(videos)) if videos else 0
+    for i, video in enumerate(videos):
+        for number, frame in sample_frames(video, each):
+            path = folder / f"{i:03}_{video.stem}_{number:06}.png"
+            _write_png(path, frame)
+            taken.append(path)
+        line("frames out of videos", i + 1, len(videos))
+    return taken
+
+
+def _write_png(path: Path, frame: Any) -> None:
+    import cv2
+
+    ok, data = cv2.imencode(".png", frame)
+    if not ok:
+        raise YoloKDError(f"{path.name}: the frame could not be packed as PNG")
+    path.write_bytes(data.tobytes())
+
+
+def _keep(chosen: CalibrationSet, taken: set[Path], folder: Path, overwrite: bool) -> CalibrationSet:
+    """The chosen frames moved to their place; other pictures stay where they are."""
+    with staged(folder, overwrite, MARK) as part:
+        moved = []
+        for path in chosen.images:
+            if path in taken:
+                shutil.copyfile(path, part / path.name)
+                moved.append(folder / path.name)
+            else:
+                moved.append(path)
+        (part / MARK).write_text("frames for calibration, written by yolo-kd calibrate\n", encoding="utf-8")
+    return replace(chosen, images=tuple(moved))

@@ -17,9 +17,9 @@ import numpy as np
 import yaml
 
 from yolo_kd.errors import MisuseError, did_you_mean
+from yolo_kd.pictures.reading import IMAGE_SUFFIXES
 
 TOLERANCE = 0.01  # Ultralytics takes shares up to 1.01, and so a box that rounding pushed over the edge
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
 @dataclass(frozen=True)

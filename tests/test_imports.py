@@ -14,14 +14,14 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 # Imports go to a smaller number, or stay in the same layer; api, modes and cli form one layer.
-RANK = {"errors": 0, "cfg": 1, "deploy": 2, "data": 2, "distillers": 3, "engine": 4, "evidence": 5}
-RANK |= dict.fromkeys(["api", "modes", "cli", "__main__"], 6)
-TOP = 6
+RANK = {"errors": 0, "cfg": 1, "pictures": 2, "deploy": 3, "data": 3, "distillers": 4, "engine": 5, "evidence": 6}
+RANK |= dict.fromkeys(["api", "modes", "cli", "__main__"], 7)
+TOP = 7
 
 FOLDERS = {"yolo_kd": "yolo_kd", "cfg": "yolo_kd.cfg", "data": "yolo_kd.data", "deploy": "yolo_kd.deploy"}
 ULTRA = "yolo_kd/engine/ultra.py"
 # Layers that never see torch, and those that may use it inside a function only.
-NO_TORCH, TORCH_LATE = {"deploy", "errors"}, {"yolo_kd", "cfg", "data"}
+NO_TORCH, TORCH_LATE = {"deploy", "pictures", "errors"}, {"yolo_kd", "cfg", "data"}
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,9 @@ LAWFUL = {
     "yolo_kd/modes/train.py": "from yolo_kd.api import distill\nfrom ..engine.trainer import T\n",
     "yolo_kd/api.py": "import torch\nfrom .modes import train\n",
     "yolo_kd/cli.py": "from yolo_kd.modes import train\n",
+    "yolo_kd/pictures/reading.py": "import numpy\nfrom yolo_kd.errors import E\n",
     "cfg/settings.py": "import yaml\nfrom yolo_kd.errors import E\n",
-    "data/check.py": "import numpy\nfrom yolo_kd.cfg import settings\ndef f():\n    import torch\n",
+    "data/check.py": "import numpy\nfrom yolo_kd.cfg import settings\nfrom yolo_kd.pictures import reading\ndef f():\n    import torch\n",
     "deploy/backends/ov.py": "from ..decode import d\ndef f():\n    import openvino\n",
     "tests/test_x.py": "from yolo_kd.cfg import settings\n",
 }
@@ -172,6 +173,8 @@ def test_a_lawful_tree_has_no_violation(tmp_path: Path) -> None:
         ("deploy/a.py", "def f():\n    import torch.nn", "deploy may not import torch"),
         ("deploy/a.py", "def f():\n    from yolo_kd import distill", "deploy may not import api"),
         ("data/a.py", "from yolo_kd.deploy.nms import nms", "data may not import deploy"),
+        ("yolo_kd/pictures/a.py", "from yolo_kd.data import split", "pictures may not import data"),
+        ("yolo_kd/pictures/a.py", "def f():\n    import torch", "pictures may not import torch"),
         ("data/a.py", "class A:\n    import torch", "data may not import torch"),
         ("data/a.py", "try:\n    import torchvision\nexcept ImportError: pass", "data may not import torchvision"),
         ("yolo_kd/distillers/a.py", "from yolo_kd.engine import heads", "distillers may not import engine"),
@@ -225,11 +228,12 @@ def load_without(extras: str, package: str, folder: Path) -> subprocess.Complete
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("package", ["yolo_kd.deploy", "yolo_kd.cfg", "yolo_kd.data"])
+@pytest.mark.parametrize("package", ["yolo_kd.deploy", "yolo_kd.cfg", "yolo_kd.data", "yolo_kd.pictures"])
 def test_every_module_loads_with_the_base_install_alone(package: str, tmp_path: Path) -> None:
     answer = load_without(EXTRAS, package, tmp_path)
     assert answer.returncode == 0, answer.stderr
-    folder = ROOT / package.rpartition(".")[2]
+    inner = package.rpartition(".")[2]
+    folder = ROOT / inner if (ROOT / inner).is_dir() else ROOT / "yolo_kd" / inner
     expected = {path for path in folder.rglob("*.py") if path.name not in ("__init__.py", "__main__.py")}
     assert len(answer.stdout.splitlines()) >= len(expected)
 

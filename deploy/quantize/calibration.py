@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from yolo_kd.deploy.letterbox import Letterbox
 from yolo_kd.deploy.quantize.coverage import SIZES, Look, look_at, near_duplicates, scenes, spread
-from yolo_kd.deploy.quantize.pictures import read_picture
 
 from yolo_kd.errors import MisuseError
+from yolo_kd.pictures.likeness import NEAR
+from yolo_kd.pictures.reading import read_picture
 
 VERSION = 1
-NEAR = 6  # of 64 bits: the distance at which the data sets at hand call two pictures near-duplicates
 FEW = 32  # below, one picture more or less moves ranges visibly
 CANDIDATES = 20  # looked at per picture wanted; more cost minutes and hardly widen the cover
 Progress = Callable[[str, int, int], None]

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from yolo_kd.pictures.likeness import signs
+
 SIDE = 640  # longest side to which objects are scaled before they are called small, medium or large
 SIZES = (32.0, 96.0)  # COCO's limits, in pixels
 SAME_SCENE_BITS, SAME_SCENE_LEVELS = 12, 10.0  # see `scenes`
@@ -57,8 +59,7 @@ def look_at(
     import cv2
 
     grey = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
-    small = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
-    low = cv2.dct(small)[:8, :8].ravel()
+    bits, small = signs(grey)
     levels = cv2.resize(pixels, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
     detail = cv2.Laplacian(cv2.resize(grey, (160, 160), interpolation=cv2.INTER_AREA), cv2.CV_32F)
     tone = [
@@ -68,7 +69,7 @@ def look_at(
     return Look(
         sha256=sha256,
         pixel_sha256=hashlib.sha256(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest(),
-        bits=low > np.median(low[1:]),  # without the mean, which would only repeat the brightness
+        bits=bits,
         thumb=cv2.resize(small, (8, 8), interpolation=cv2.INTER_AREA),
         tone=np.array(tone, np.float32),
         sizes=_sizes(pixels.shape[:2], boxes_xywhn),

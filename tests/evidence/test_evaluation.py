@@ -86,9 +86,9 @@ def test_progress_is_shown_with_the_time_left(split, capsys):
     assert capsys.readouterr().err == "float: 6/6 images, 0 s left  \n"
 
 
-@pytest.mark.parametrize("raw", [b"", b"no picture"])
-def test_unreadable_image_is_named(tmp_path, raw):
+@pytest.mark.parametrize(("raw", "said"), [(b"", "is empty"), (b"no picture", "no picture, whatever its name says")])
+def test_unreadable_image_is_named(tmp_path, raw, said):
     path = tmp_path / "x.jpg"
     path.write_bytes(raw)
-    with pytest.raises(MisuseError, match=rf"x.jpg: not a readable image \({len(raw)} bytes\)"):
+    with pytest.raises(MisuseError, match=rf"x.jpg: .*{said}"):
         read_frame(path)

@@ -18,6 +18,7 @@ from yolo_kd.data.split import Split, normalise
 from yolo_kd.deploy.detections import Detections
 from yolo_kd.errors import MisuseError
 from yolo_kd.evidence.average_precision import PrecisionMeter, Truth
+from yolo_kd.pictures.reading import read_picture
 
 LOW_CONFIDENCE = 0.001  # Ultralytics' own for validation: precision needs the whole curve
 Detect = Callable[[np.ndarray], Detections]
@@ -95,13 +96,7 @@ def read_frame(path: Path) -> np.ndarray:
     Raises:
         MisuseError: It cannot be read.
     """
-    import cv2
-
-    raw = np.fromfile(path, np.uint8) if path.is_file() else np.zeros(0, np.uint8)
-    frame = cv2.imdecode(raw, cv2.IMREAD_COLOR) if raw.size else None
-    if frame is None:
-        raise MisuseError(f"{path}: not a readable image ({raw.size} bytes); repair or remove it")
-    return frame
+    return read_picture(path).pixels
 
 
 def truth_of(split: Split, path: Path, size_hw: tuple[int, int]) -> Truth:

@@ -12,17 +12,17 @@ from typing import Any
 
 from yolo_kd.data.split import read_split
 from yolo_kd.deploy.quantize.calibration import (
-    NEAR,
     CalibrationSet,
     Candidate,
     choose,
     read_calibration,
     write_calibration,
 )
-from yolo_kd.deploy.quantize.pictures import VIDEO_SUFFIXES, find_media, sample_frames
 from yolo_kd.deploy.quantize.progress import Line
 from yolo_kd.deploy.quantize.staging import check_target, staged
 from yolo_kd.errors import MisuseError, YoloKDError, did_you_mean
+from yolo_kd.pictures.likeness import NEAR
+from yolo_kd.pictures.reading import VIDEO_SUFFIXES, find_media, sample_frames
 
 DEFAULTS: dict[str, Any] = {
     "source": None,

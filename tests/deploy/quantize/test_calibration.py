@@ -17,9 +17,9 @@ from yolo_kd.deploy.quantize.calibration import (
     read_calibration,
     write_calibration,
 )
-from yolo_kd.deploy.quantize.pictures import read_picture
 
 from yolo_kd.errors import MisuseError
+from yolo_kd.pictures.reading import read_picture
 
 from .test_coverage import texture
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from yolo_kd.deploy.quantize.pictures import find_media, read_picture, sample_frames
 
 from yolo_kd.errors import MisuseError
+from yolo_kd.pictures.reading import find_media, read_picture, sample_frames
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.uint8)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from yolo_kd.cfg.home import cache_home
+from yolo_kd.deploy import machine
 from yolo_kd.deploy.artifact import Artifact, read_artifact
 from yolo_kd.deploy.backends import Backend, Settings, load_backend
 from yolo_kd.deploy.decode import check_shape, decode
@@ -179,8 +180,9 @@ def open_detector(
         iou: Overlap above which the lower of two boxes of one class goes.
         max_detections: At most so many boxes a frame.
         mode: "latency", or "throughput" for `many` with several frames under way.
-        threads: CPU threads in all; None lets the runtime choose.
-        precision: "f32", "bf16" or "f16" for what is not INT8; None lets the device choose.
+        threads: CPU threads in all; None takes what was fastest where the artifact was chosen, on a CPU of that name, and
+            lets the runtime choose elsewhere.
+        precision: "f32", "bf16" or "f16" for what is not INT8; None likewise.
         classes: Ids or names to keep; all if None.
         allow_rejected: Load an artifact that the gate rejected.
         cache: Folder for nets compiled by OpenVINO; true is `compiled` in the cache home, false none.
@@ -197,6 +199,8 @@ def open_detector(
     _check_verdict(artifact, allow_rejected)
     artifact.check_files()
     folder = cache_home() / CACHE if cache is True else Path(cache) if cache else None
+    if threads is None and precision is None:
+        threads, precision = _chosen_here(artifact, device)
     backend = load_backend(artifact, Settings(device, mode, threads, precision, batch, folder, timeout_s))
     try:
         detector = Detector(artifact, backend, confidence, iou, max_detections, classes, multi_label)
@@ -218,6 +222,15 @@ def _check_verdict(artifact: Artifact, allow_rejected: bool) -> None:
             f"{artifact.folder.name}: rejected by the gate ({why}); allow_rejected=true loads it all the same"
         )
     LOG.warning("%s: was rejected by the gate (%s) and is used all the same", artifact.folder.name, why)
+
+
+def _chosen_here(artifact: Artifact, device: str) -> tuple[int | None, str | None]:
+    """Threads and precision that were the fastest when the artifact was chosen, if that was on a CPU like this one."""
+    found = artifact.facts.get("runtime")
+    if not isinstance(found, Mapping) or device.upper() != "CPU" or found.get("cpu") != machine.model_name():
+        return None, None
+    threads, precision = found.get("threads"), found.get("precision")
+    return threads if isinstance(threads, int) else None, precision if isinstance(precision, str) else None
 
 
 def _mask(names: Mapping[int, str], classes: Iterable[int | str] | int | str) -> np.ndarray:

@@ -54,6 +54,7 @@ class Measured:
         drop_interval: Bootstrap interval of the drop in AP.
         by_part: AP of artifact and parent for each class and size by name; None where there was no box.
         labelled: Number of labelled boxes of each of these.
+        overlap: Number of these images that the artifact was calibrated on.
         failure: Why the artifact could not be run on all images; empty if it could.
     """
 
@@ -71,6 +72,7 @@ class Measured:
     drop_interval: tuple[float, float] | None = None
     by_part: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
     labelled: Mapping[str, int] = field(default_factory=dict)
+    overlap: int = 0
     failure: str = ""
 
 
@@ -130,6 +132,10 @@ def _losses(seen: Measured, limits: Limits) -> list[str]:
 
 def _remarks(seen: Measured, limits: Limits) -> list[str]:
     remarks = []
+    if seen.overlap:
+        remarks.append(
+            f"{seen.overlap} of the {seen.images} images were calibrated on as well: the numbers flatter, judge on others"
+        )
     if seen.ap is None:
         remarks.append("no labels: AP was not compared")
     elif seen.drop_interval is not None and seen.drop_interval[1] < 0:

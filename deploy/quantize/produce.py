@@ -72,6 +72,7 @@ class Producer:
                 "calibration": {
                     "hash": self.calibration.hash,
                     "images": len(self.calibration),
+                    "pictures": [digest[:16] for digest in self.calibration.hashes],
                     "warnings": list(self.calibration.report.get("warnings", ())),
                 },
                 "recipe": {"backend": self.parent.format, **asdict(settings)},

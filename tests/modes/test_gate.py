@@ -84,7 +84,7 @@ def test_a_file_changed_after_the_judgement_is_refused(artifact, float_export, p
     ("change", "said"),
     [
         ({"artifact": None}, "artifact= is missing"),
-        ({"parent": None}, "parent= is missing"),
+        ({"parent": None}, "does not lie beside it; name it with parent=<float folder>"),
         ({"max_dorp": ".1"}, "unknown key (did you mean 'max_drop'?)"),
         ({"max_drop": "none"}, "max_drop=None: expected a number of 0 or more, e.g. max_drop=0.01"),
         ({"device": "NPU"}, "NPU"),

@@ -87,8 +87,8 @@ def measure(artifact: Detector, parent: Detector, split: Split, timed: int = TIM
     if any(len(t.xyxy) for t in wanted.truths):
         seen = _with_precision(seen, found, wanted)
     if timed:
-        ms, parent_ms = time_pairs(artifact, parent, [read_frame(p) for p in split.images[:8]], timed)
-        seen = replace(seen, ms=ms, parent_ms=parent_ms)
+        own, theirs = time_in_turn((artifact, parent), [read_frame(p) for p in split.images[:8]], timed)
+        seen = replace(seen, ms=statistics.median(own), parent_ms=statistics.median(theirs))
     return seen
 
 
@@ -97,25 +97,25 @@ def broken(images: int, parent_boxes: int, failure: str, finite: bool = True) ->
     return Measured(images, finite, (0.0, 0.0), 0, parent_boxes, 0.0, 0.0, 0.0, failure=failure)
 
 
-def time_pairs(first: Detector, second: Detector, frames: Sequence[np.ndarray], count: int) -> tuple[float, float]:
-    """Median milliseconds from frame to boxes of two detectors that take turns, so that both see the same machine.
+def time_in_turn(detectors: Sequence[Detector], frames: Sequence[np.ndarray], count: int) -> list[list[float]]:
+    """Milliseconds from frame to boxes, `count` of each of several detectors that take turns, so that all see one machine.
 
     They run at the runtime's defaults meanwhile: down to a confidence of .001, suppression alone takes milliseconds.
     """
-    times: tuple[list[float], list[float]] = ([], [])
-    before = [(d.confidence, d.multi_label) for d in (first, second)]
-    for detector in (first, second):
+    times: list[list[float]] = [[] for _ in detectors]
+    before = [(d.confidence, d.multi_label) for d in detectors]
+    for detector in detectors:
         detector.confidence, detector.multi_label = FIELD_CONFIDENCE, False
     for index in range(count + WARM_UP):
         frame = frames[index % len(frames)]
-        for detector, kept in zip((first, second), times, strict=True):
+        for detector, kept in zip(detectors, times, strict=True):
             start = time.perf_counter()
             detector(frame)
             if index >= WARM_UP:
                 kept.append(1000 * (time.perf_counter() - start))
-    for detector, kept_as in zip((first, second), before, strict=True):
+    for detector, kept_as in zip(detectors, before, strict=True):
         detector.confidence, detector.multi_label = kept_as
-    return statistics.median(times[0]), statistics.median(times[1])
+    return times
 
 
 def _with_precision(seen: Measured, found: Seen, wanted: Seen) -> Measured:

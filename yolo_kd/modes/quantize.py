@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from yolo_kd.cfg.values import read_size
+from yolo_kd.data.split import Split, read_split
 from yolo_kd.deploy.artifact import MANIFEST, Artifact, read_artifact, sha256
 from yolo_kd.deploy.quantize.calibration import CalibrationSet, read_calibration
 from yolo_kd.deploy.quantize.onnx import ONNXSettings
@@ -15,7 +19,12 @@ from yolo_kd.deploy.quantize.openvino import OpenVINOSettings
 from yolo_kd.deploy.quantize.produce import Producer, Settings
 from yolo_kd.deploy.quantize.progress import Line
 from yolo_kd.errors import MisuseError, did_you_mean
+from yolo_kd.evidence.outcome import Plan, fastest, one_recipe
+from yolo_kd.evidence.search import TARGETS
+from yolo_kd.evidence.table import aligned
+from yolo_kd.evidence.verdict import text
 from yolo_kd.modes.calibrate import gather, tell
+from yolo_kd.modes.gate import LIMITS, REJECTED, read_limits
 
 RECIPES: Mapping[str, type[OpenVINOSettings] | type[ONNXSettings]] = {
     "openvino": OpenVINOSettings,
@@ -29,35 +38,91 @@ DEFAULTS: dict[str, Any] = {
     "count": 300,
     "imgsz": 640,
     "end2end": False,
+    "recipe": "default",
+    "target": "latency",
+    "split": "val",
+    "gate": True,
+    "accuracy_aware": True,
     "sensitivity": False,
+    "threads": None,
     "out": None,
     "seed": 0,
     "overwrite": False,
     "trust": False,
     "debug": False,
+    **LIMITS,
 }
+CALIBRATED_SHARE = 2 / 3  # of the training pictures at most; the rest is for choosing between candidates
+LEAST_TUNING, MOST_TUNING = 32, 128
 
 
 def main(settings: dict[str, Any]) -> int:
-    """Export if need be, choose calibration pictures if need be, quantize; returns the exit code."""
+    """Export if need be, choose calibration pictures if need be, quantize, judge; returns the exit code."""
     recipes = read_recipes(settings)
     keys = {**DEFAULTS, **{k: v for k, v in settings.items() if "." not in k}}
-    _check(keys)
+    _check(keys, any("." in k for k in settings))
+    limits = read_limits(keys)
+    judged_on = read_split(str(keys["data"]), str(keys["split"])) if keys["data"] and keys["gate"] else None
     parents = float_parents(keys)
     calibration = _calibration(keys)
-    for parent in parents:
-        producer = Producer(parent, calibration, Line())
-        recipe = recipes[parent.format]
-        worst = producer.sensitivity(recipe) if keys["sensitivity"] else []
-        artifact = producer.write(recipe, int8_folder(parent), keys["overwrite"], worst)
-        layers = artifact.facts["layers"]
+    producers = {parent.format: Producer(parent, calibration, Line()) for parent in parents}
+    if judged_on is None:
+        for backend, producer in producers.items():
+            worst = producer.sensitivity(recipes[backend]) if keys["sensitivity"] else []
+            _say(producer.write(recipes[backend], int8_folder(producer.parent), keys["overwrite"], worst))
+        print("not judged yet: yolo-kd gate artifact=<folder> data=<data.yaml>")
+        return 0
+    tuning = left_over(str(keys["data"]), calibration)
+    plan = Plan(
+        limits, judged_on, tuning, keys["target"], keys["threads"], keys["overwrite"], keys["sensitivity"] is True
+    )
+    with tempfile.TemporaryDirectory(prefix="yolo-kd-") as work:
+        if keys["recipe"] == "auto":
+            if tuning is None:
+                raise MisuseError(
+                    f"recipe=auto: data={keys['data']} has too few training pictures to choose between recipes on; leave "
+                    "recipe= out, or lower count="
+                )
+            outcomes, trials = fastest(producers, plan, int8_folder, Path(work))
+            print(aligned([t.row() for t in trials]))
+        else:
+            outcomes = [
+                one_recipe(p, recipes[b], plan, int8_folder(p.parent), Path(work) / b, keys["accuracy_aware"] is True)
+                for b, p in producers.items()
+            ]
+    for outcome in outcomes:
+        _say(outcome.judged.artifact)
+        print(text(outcome.judged))
+    if keys["target"] == "npu":
         print(
-            f"{artifact.folder}: {layers['int8_convolutions']} convolutions on integers, {layers['float_convolutions']} in "
-            "float; judge it with yolo-kd gate"
+            "prepared for an NPU: run yolo-kd doctor model=<folder> device=NPU and yolo-kd gate device=NPU where there is one"
         )
-        for row in worst[:5]:
-            print(f"  {row.error:.4f} {row.layer}")
-    return 0
+    passed = [o.judged for o in outcomes if o.judged.verdict.passed]
+    if keys["recipe"] == "auto" and passed:
+        best = min(passed, key=lambda judged: judged.seen.ms or 0.0)
+        print(f"the fastest that passed: {best.artifact.folder}")
+        return 0
+    return 0 if len(passed) == len(producers) else REJECTED
+
+
+def left_over(source: str, calibration: CalibrationSet) -> Split | None:
+    """Training pictures that were not calibrated on, evenly out of all, for choosing between candidates.
+
+    Args:
+        source: A data.yaml.
+        calibration: What was calibrated on.
+
+    Returns:
+        At most 128 pictures; None if there are fewer than 32.
+    """
+    split = read_split(source, "train")
+    taken = {path.resolve() for path in calibration.images}
+    rest = [path for path in split.images if path.resolve() not in taken]
+    some = [rest[i] for i in np.unique(np.linspace(0, len(rest) - 1, min(len(rest), 2 * MOST_TUNING)).astype(int))]
+    known = set(calibration.hashes)
+    fresh = [path for path in some if sha256(path) not in known]
+    step = max(1, len(fresh) // MOST_TUNING)
+    return replace(split, images=tuple(fresh[::step][:MOST_TUNING])) if len(fresh) >= LEAST_TUNING else None
 
 
 def read_recipes(settings: Mapping[str, Any]) -> dict[str, Settings]:
@@ -132,42 +197,68 @@ def help_text() -> str:
     lines = []
     for backend, recipe in RECIPES.items():
         lines += [f"  {backend}.{f.name}={_spell(f.default)}" for f in fields(recipe)]
-    return "\n".join(
-        [
-            "usage: yolo-kd quantize model=<.pt or float folder> data=<data.yaml> [key=value ...]",
-            "",
-            "  model=             checkpoint, or a float artifact (then no torch is needed)",
-            "  data=              data set whose train part is calibrated on; not needed with calibration=",
-            "  backend=all        openvino, onnx or all",
-            "  calibration=       list from yolo-kd calibrate",
-            "  count=300          calibration pictures, where the list is made here",
-            "  imgsz=640          input size, a side or height,width",
-            "  end2end=false      true takes the one-to-one head of v10 and 26",
-            "  sensitivity=false  true measures what each layer costs and names the worst in artifact.json",
-            "  out=               where the folders go; beside the checkpoint if left out",
-            "  seed=0             of the choice of pictures, and of NNCF",
-            "  overwrite=false    true replaces folders that yolo-kd did not write, and float exports of other settings",
-            "  trust=false        true lets the checkpoint run code of its own while it is loaded",
-            "",
-            "recipe, with the defaults that measured best (docstrings of yolo_kd.deploy.quantize.openvino and .onnx):",
-            *lines,
-        ]
+    limits = "\n".join(f"  {key}={value}" for key, value in LIMITS.items())
+    return f"""usage: yolo-kd quantize model=<.pt or float folder> data=<data.yaml> [key=value ...]
+
+Makes INT8 artifacts beside their float parents, judges each with the gate, exits 3 if one is rejected.
+
+  model=               checkpoint, or a float artifact (then no torch is needed)
+  data=                data set: its train part is calibrated on, its val part judged on
+  backend=all          openvino, onnx or all
+  recipe=default       auto tries recipes, precision hints and threads, and takes the fastest within max_drop
+  target=latency       what auto aims at: latency, throughput, or npu (OpenVINO, symmetric, prepared without the device)
+  calibration=         list from yolo-kd calibrate
+  count=300            calibration pictures, where the list is made here
+  imgsz=640            input size, a side or height,width
+  end2end=false        true takes the one-to-one head of v10 and 26
+  split=val            part of the data set for the gate
+  gate=true            false leaves the judgement to yolo-kd gate
+  accuracy_aware=true  an artifact that lost too much gets its most sensitive layers back in float
+  sensitivity=false    true measures what each layer costs even if the artifact passes
+  threads=             of the CPU while it is judged; the runtime chooses unless given
+  out=                 where the folders go; beside the checkpoint if left out
+  seed=0               of the choice of pictures, and of NNCF
+  overwrite=false      true replaces folders that yolo-kd did not write, and float exports of other settings
+  trust=false          true lets the checkpoint run code of its own while it is loaded
+
+limits of the gate (AP absolute, max_slowdown as a multiple of the parent's time):
+{limits}
+
+recipe, with the defaults that measured best (docstrings of yolo_kd.deploy.quantize.openvino and .onnx):
+{chr(10).join(lines)}"""
+
+
+def _say(artifact: Artifact) -> None:
+    layers = artifact.facts["layers"]
+    print(
+        f"{artifact.folder}: {layers['int8_convolutions']} convolutions on integers, {layers['float_convolutions']} in float"
     )
+    for row in artifact.facts.get("sensitivity", ()) if artifact.verdict is None else ():
+        print(f"  largest error of one layer alone: {row['error']:.4f} {row['layer']}")
 
 
-def _check(keys: Mapping[str, Any]) -> None:
-    for key in ("end2end", "sensitivity", "overwrite", "trust"):
+def _check(keys: Mapping[str, Any], own_recipe: bool) -> None:
+    for key in ("end2end", "sensitivity", "overwrite", "trust", "gate", "accuracy_aware"):
         if not isinstance(keys[key], bool):
             raise MisuseError(f"{key}={keys[key]}: expected true or false")
     if not keys["model"]:
         raise MisuseError("model= is missing: yolo-kd quantize model=best.pt data=<data.yaml>")
-    if keys["backend"] not in (*RECIPES, "all"):
-        near = did_you_mean(str(keys["backend"]), RECIPES)
-        raise MisuseError(f"backend={keys['backend']}: expected openvino, onnx or all{near}")
+    for key, known in (("backend", (*RECIPES, "all")), ("recipe", ("default", "auto")), ("target", TARGETS)):
+        if keys[key] not in known:
+            near = did_you_mean(str(keys[key]), known)
+            raise MisuseError(f"{key}={keys[key]}: expected {', '.join(known[:-1])} or {known[-1]}{near}")
     if not isinstance(keys["count"], int) or isinstance(keys["count"], bool) or keys["count"] < 1:
         raise MisuseError(f"count={keys['count']}: expected a whole number from 1 on")
     if not keys["calibration"] and not keys["data"]:
         raise MisuseError("data= is missing: name a data.yaml to calibrate on, or a list with calibration=")
+    if keys["recipe"] == "auto" and not (keys["data"] and keys["gate"]):
+        raise MisuseError("recipe=auto: needs data= and gate=true, because candidates are compared and judged on it")
+    if keys["recipe"] == "auto" and own_recipe:
+        raise MisuseError("recipe=auto: tries recipes of its own; leave openvino.* and onnx.* out")
+    if keys["target"] == "npu" and keys["backend"] != "openvino":
+        raise MisuseError("target=npu: is served by OpenVINO alone; add backend=openvino")
+    if keys["target"] != "latency" and keys["recipe"] != "auto":
+        raise MisuseError(f"target={keys['target']}: is what a search aims at; add recipe=auto")
 
 
 def _calibration(keys: Mapping[str, Any]) -> CalibrationSet:
@@ -177,7 +268,13 @@ def _calibration(keys: Mapping[str, Any]) -> CalibrationSet:
     model = Path(str(keys["model"]))
     folder = Path(str(keys["out"])) if keys["out"] is not None else model.absolute().parent
     out = folder / f"{model.stem}_calibration.json"
-    found = gather(str(keys["data"]), keys["count"], None, out, int(keys["seed"]))
+    there = len(read_split(str(keys["data"]), "train").images)
+    count = min(keys["count"], max(1, int(there * CALIBRATED_SHARE)))
+    if count < keys["count"]:
+        print(
+            f"count={keys['count']}: {count} of {there} training pictures are taken, the rest is for comparing candidates"
+        )
+    found = gather(str(keys["data"]), count, None, out, int(keys["seed"]))
     tell(found, out)
     return found
 

@@ -1,0 +1,174 @@
+"""The gate on real artifacts: measured beside the float parent on this device, decided, and written into the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from yolo_kd.data.split import Split
+from yolo_kd.deploy import machine
+from yolo_kd.deploy.artifact import MANIFEST, Artifact, Verdict, read_artifact, write_manifest
+from yolo_kd.deploy.quantize.gate import Limits, Measured, decide
+from yolo_kd.deploy.runtime import Detector, open_detector
+from yolo_kd.errors import GateError, MisuseError, YoloKDError
+from yolo_kd.evidence.evaluation import LOW_CONFIDENCE
+from yolo_kd.evidence.identity import identify, overlap
+from yolo_kd.evidence.judge import TIMED, broken, measure
+from yolo_kd.evidence.table import number
+
+SHOWN = 5  # layers
+
+
+@dataclass(frozen=True)
+class Judged:
+    """An artifact with its new verdict, and what that rests on.
+
+    Args:
+        artifact: As its manifest says now.
+        seen: The numbers.
+        ran: The precision that really ran, of "artifact" and "parent".
+    """
+
+    artifact: Artifact
+    seen: Measured
+    ran: Mapping[str, str]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The gate's word."""
+        assert self.artifact.verdict is not None
+        return self.artifact.verdict
+
+    @property
+    def passed(self) -> bool:
+        """Whether the artifact may be used."""
+        return self.verdict.passed
+
+
+def judge(
+    artifact: Artifact,
+    parent: Artifact,
+    split: Split,
+    limits: Limits,
+    device: str = "CPU",
+    threads: int | None = None,
+    timed: int = TIMED,
+) -> Judged:
+    """Measure an artifact beside its float parent on this device, decide, and write the verdict into its manifest.
+
+    Args:
+        artifact: What is to be judged; it has a manifest.
+        parent: The float artifact that it was made from.
+        split: Held-out images.
+        limits: What is tolerated.
+        device: Where both run.
+        threads: Of the CPU; the runtime chooses if None.
+        timed: Pairs of timed runs; 0 to leave the time out.
+
+    Raises:
+        MisuseError: The parent cannot be its parent, or a value or picture is unusable.
+        GateError: A file is not the one that the manifest speaks of.
+    """
+    _require_parent(artifact, parent)
+    identity = identify(split)
+    with _open(parent, device, threads) as reference:
+        ran = {"parent": reference.backend.precision}
+        try:
+            with _open(artifact, device, threads) as candidate:
+                ran["artifact"] = candidate.backend.precision
+                seen = measure(candidate, reference, split, timed, artifact.folder.name)
+        except (MisuseError, GateError):
+            raise
+        except YoloKDError as error:  # it does not even open: that is a verdict, not an accident
+            seen = broken(len(split.images), 0, str(error))
+    seen = replace(seen, overlap=overlap(identity, artifact.facts))
+    metrics = {k: v for k, v in asdict(seen).items() if k not in {"by_part", "labelled"}}
+    metrics["by_part"] = {k: list(v) for k, v in seen.by_part.items()}
+    artifact.check_files()  # what is written below speaks of the files that were measured
+    facts = {
+        **artifact.facts,
+        "metrics": metrics,
+        "limits": asdict(limits),
+        "evaluation": {"split": split.name, "images": len(split.images), "hash": identity.hash},
+        "device": {"name": device, "cpu": machine.model_name(), "isa": machine.describe(), "runs in": ran},
+    }
+    return Judged(write_manifest(replace(artifact, verdict=decide(seen, limits), facts=facts)), seen, ran)
+
+
+def find_parent(artifact: Artifact) -> Artifact:
+    """The float artifact that an INT8 one was made from, by its hash, among the folders beside it.
+
+    Raises:
+        MisuseError: It is not there.
+    """
+    made_from = artifact.facts.get("float_model")
+    wanted = made_from.get("sha256") if isinstance(made_from, Mapping) else None
+    for manifest in sorted(artifact.folder.absolute().parent.glob(f"*/{MANIFEST}")) if wanted else ():
+        found = read_artifact(manifest.parent)
+        if found.files.get(found.model) == wanted:
+            return found
+    raise MisuseError(
+        f"artifact={artifact.folder}: the float model it was made from does not lie beside it; name it with "
+        "parent=<float folder>"
+    )
+
+
+def text(judged: Judged) -> str:
+    """The verdict and the numbers behind it, for a terminal."""
+    seen, ran, verdict = judged.seen, judged.ran, judged.verdict
+    lines = [f"{judged.artifact.folder.name}: {'PASSED' if verdict.passed else 'REJECTED'}"]
+    lines += [f"  because {reason}" for reason in verdict.reasons]
+    lines += [f"  note: {remark}" for remark in verdict.remarks]
+    lines.append(
+        f"  {seen.images} images; {seen.boxes} boxes, the float parent {seen.parent_boxes}; F1 {seen.f1:.3f}, IoU {seen.iou:.3f}"
+    )
+    if seen.ap is not None:
+        low, high = seen.drop_interval or (0.0, 0.0)
+        drop = seen.ap[1] - seen.ap[0]
+        lines.append(
+            f"  AP {seen.ap[0]:.4f}, parent {seen.ap[1]:.4f}: drop {drop:.4f} (95 % of resamples {low:.4f} to {high:.4f})"
+        )
+    if seen.ms and seen.parent_ms:
+        lines.append(
+            f"  {number(seen.ms)} ms per image in {ran.get('artifact')}, parent {number(seen.parent_ms)} ms in {ran['parent']} "
+            f"on {machine.model_name()} ({machine.describe()}): {seen.parent_ms / seen.ms:.2f} x the speed"
+        )
+    for layer in list(judged.artifact.facts.get("sensitivity") or ())[:SHOWN]:
+        lines.append(f"  largest error of one layer alone: {layer['error']:.4f} {layer['layer']}")
+    return "\n".join(lines)
+
+
+def _require_parent(artifact: Artifact, parent: Artifact) -> None:
+    """Refuse what cannot be the float net that the artifact was made from.
+
+    Raises:
+        MisuseError: It is INT8, of another runtime, size or classes, or made from other weights.
+    """
+    where = f"parent={parent.folder.name}"
+    if parent.precision == "int8":
+        raise MisuseError(f"{where}: is INT8 itself; expected the float model that the artifact was made from")
+    for what, own, other in (
+        ("format", artifact.format, parent.format),
+        ("input size", artifact.input_hw, parent.input_hw),
+        ("class names", dict(artifact.names), dict(parent.names)),
+        ("weights", *((a.facts.get("parent") or {}).get("sha256") for a in (artifact, parent))),
+    ):
+        if own != other and own is not None and other is not None:
+            raise MisuseError(f"{where}: {what} {_short(other)}, the artifact's {_short(own)}; it is not its parent")
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _open(artifact: Artifact, device: str, threads: int | None) -> Detector:
+    return open_detector(
+        artifact,
+        device=device,
+        threads=threads,
+        confidence=LOW_CONFIDENCE,
+        multi_label=True,
+        allow_rejected=True,  # to be judged again
+    )

@@ -37,6 +37,7 @@ FRAMES = 8
 RECIPES: Mapping[str, Mapping[str, Settings]] = {
     "openvino": {
         "default": OpenVINOSettings(),
+        "mean ranges": OpenVINOSettings(ranges="mean"),
         "stem": OpenVINOSettings(stem=0),
         "float head": OpenVINOSettings(head="float"),
         "symmetric": OpenVINOSettings(preset="performance"),
@@ -191,9 +192,8 @@ def search(
             if artifact is None:
                 trials.append(Trial(name, None, backend, Way(), settings, failure=failure))
             else:
-                trials += _judged(
-                    Trial(name, artifact, backend, Way(), settings, size_mb=_size(artifact)), tuning, tell
-                )
+                plain = Trial(name, artifact, backend, Way(), settings, size_mb=_size(artifact))
+                trials += _judged(plain, tuning, [Way()] if target == "npu" else ways(artifact, machine.cores()))
     tell(f"timing {sum(not t.failure for t in trials)} candidates in turns")
     frames = [read_frame(p) for p in tuning.images[:FRAMES]]
     return _bursts(trials, frames) if target == "throughput" else _turns(trials, frames, timed)

@@ -1,8 +1,6 @@
 """A part of a data set in YOLO format, read without torch: images in order, and their labels.
 
-The layout is Ultralytics': data.yaml names `path` (its own folder if left out), `train`, `val` and `test` as folders, .txt
-lists or lists of these, and `names`; the labels of `.../images/x.jpg` are in `.../labels/x.txt`, one `class cx cy w h` per
-box, as shares of width and height, or `class x y x y ...` for an outline, whose box is taken. Nothing is written, cached or
+The layout is Ultralytics': the labels of `.../images/x.jpg` are in `.../labels/x.txt`. Nothing is written, cached or
 repaired.
 """
 
@@ -11,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
+from yolo_kd.data.description import read_description
+from yolo_kd.data.labels import UNUSABLE, parse_labels
 
-from yolo_kd.errors import MisuseError, did_you_mean
+from yolo_kd.errors import MisuseError
 from yolo_kd.pictures.reading import IMAGE_SUFFIXES
-
-TOLERANCE = 0.01  # Ultralytics takes shares up to 1.01, and so a box that rounding pushed over the edge
 
 
 @dataclass(frozen=True)
@@ -45,22 +41,11 @@ class Split:
         path = label_path(image)
         if not path.is_file():
             return np.zeros(0, np.int64), np.zeros((0, 4))
-        rows = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        try:
-            table = np.array([_box(row) for row in rows], float).reshape(-1, 5)
-        except ValueError:
-            raise MisuseError(
-                f"{path}: expected lines of 'class cx cy w h' or 'class x y x y ...', found another"
-            ) from None
-        if not np.isfinite(table).all():
-            raise MisuseError(f"{path}: expected finite numbers, found nan or inf")
-        if (table[:, 1:] < -TOLERANCE).any() or (table[:, 1:] > 1 + TOLERANCE).any():
-            raise MisuseError(f"{path}: expected shares of width and height from 0 to 1, found {table[:, 1:].max():g}")
-        kinds = table[:, 0].astype(np.int64)
-        unknown = [k for k in table[:, 0].tolist() if k not in self.names]
-        if unknown:
-            raise MisuseError(f"{path}: class {unknown[0]:g} is not among the {len(self.names)} names of the data set")
-        return kinds, table[:, 1:]
+        table, faults = parse_labels(read_text(path), self.names)
+        worst = next((fault for fault in faults if fault.kind in UNUSABLE), None)
+        if worst is not None:
+            raise MisuseError(f"{path}, line {worst.line}: {worst.what}")
+        return table[:, 0].astype(np.int64), table[:, 1:]
 
 
 def read_split(source: str | Path, part: str = "val") -> Split:
@@ -73,39 +58,36 @@ def read_split(source: str | Path, part: str = "val") -> Split:
     Raises:
         MisuseError: No such file or part, no image in it, or no names.
     """
-    path = Path(source)
-    if path.suffix not in {".yaml", ".yml"} or not path.is_file():
-        near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.y*ml")]) if path.parent.is_dir() else ""
-        raise MisuseError(f"data={source}: no such data set YAML{near}")
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (ValueError, yaml.YAMLError) as error:
-        raise MisuseError(f"data={source}: not readable as YAML ({' '.join(str(error).split())[:100]})") from None
-    if not isinstance(raw, dict) or not raw.get(part):
-        parts = ", ".join(p for p in ("train", "val", "test") if isinstance(raw, dict) and raw.get(p))
-        raise MisuseError(f"data={source}: has no '{part}' part; it has {parts or 'none'}")
-    root = path.parent / str(raw.get("path") or "")
-    entries = raw[part] if isinstance(raw[part], list) else [raw[part]]
-    images = [image for entry in entries for image in _images(root / str(entry), f"data={source}: {part}")]
+    found = read_description(source)
+    if part not in found.parts:
+        raise MisuseError(f"data={source}: has no '{part}' part; it has {', '.join(found.parts) or 'none'}")
+    images = [image for entry in found.parts[part] for image in _images(entry, f"data={source}: {part}")]
     if not images:
         raise MisuseError(f"data={source}: '{part}' holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return Split(part, tuple(images), _names(raw.get("names"), source))
+    return Split(part, tuple(images), found.names)
 
 
-def _box(row: list[str]) -> list[float]:
-    """class, cx, cy, w, h of a line: of a box, or of the outline of an object.
+def read_text(path: Path) -> str:
+    """The text of a list or label file, with or without a byte-order mark.
 
     Raises:
-        ValueError: Neither.
+        MisuseError: It cannot be read, or is no text.
     """
-    values = [float(v) for v in row]
-    if len(values) == 5:
-        return values
-    if len(values) < 7 or len(values) % 2 == 0:
-        raise ValueError(len(values))
-    xs, ys = values[1::2], values[2::2]
-    low, high = (min(xs), min(ys)), (max(xs), max(ys))
-    return [values[0], (low[0] + high[0]) / 2, (low[1] + high[1]) / 2, high[0] - low[0], high[1] - low[1]]
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        what = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise MisuseError(f"{path}: cannot be read ({what})") from None
+
+
+def listed(path: Path) -> list[Path]:
+    """The paths in a .txt list; those that begin with ./ are relative to its folder, as in Ultralytics.
+
+    Raises:
+        MisuseError: It cannot be read.
+    """
+    lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    return [path.parent / line if line.startswith("./") else Path(line) for line in lines]
 
 
 def normalise(name: str) -> str:
@@ -131,8 +113,7 @@ def _images(entry: Path, where: str) -> list[Path]:
     if entry.is_dir():
         return sorted(p for p in entry.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
     if entry.suffix == ".txt" and entry.is_file():
-        lines = [line.strip() for line in entry.read_text(encoding="utf-8").splitlines() if line.strip()]
-        found = [entry.parent / line if line.startswith("./") else Path(line) for line in lines]
+        found = listed(entry)
         missing = [p for p in found if not p.is_file()]
         if missing:
             raise MisuseError(
@@ -140,14 +121,3 @@ def _images(entry: Path, where: str) -> list[Path]:
             )
         return found
     raise MisuseError(f"{where}: {entry} is neither a folder nor a .txt list of images")
-
-
-def _names(raw: Any, source: str | Path) -> dict[int, str]:
-    pairs = enumerate(raw) if isinstance(raw, list) else raw.items() if isinstance(raw, dict) else ()
-    try:
-        names = {int(k): str(v) for k, v in pairs}
-    except (TypeError, ValueError):
-        names = {}
-    if not names:
-        raise MisuseError(f"data={source}: expected names: a list of class names, or id: name; got {raw!r}")
-    return names

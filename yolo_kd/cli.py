@@ -18,6 +18,7 @@ MODES = {
     "train": "train a student under a teacher (or plain, with distill=none)",
     "val": "validate a model; Ultralytics' own mode",
     "predict": "predict with a model; Ultralytics' own mode",
+    "data": "check, split and convert data sets",
     "export": "a checkpoint as a float OpenVINO or ONNX artifact",
     "calibrate": "choose the pictures that INT8 ranges are measured on",
     "quantize": "INT8 artifacts from a checkpoint or a float artifact",
@@ -30,7 +31,11 @@ MODES = {
     "demo": "render traffic scenes, train a teacher, a plain and a distilled student, compare them",
     "version": "print the version",
 }
-FIRST_WORD = {"accept": "bundle", "verify": "bundle"}  # the key of a first word without one: yolo-kd verify student.zip
+FIRST_WORD = {
+    "accept": "bundle",
+    "verify": "bundle",
+    "data": "action",
+}  # the key of a first word without one: yolo-kd verify student.zip
 HELP = (
     f"""yolo-kd {__version__}: teach a small YOLO from a large one
 

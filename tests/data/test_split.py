@@ -90,8 +90,8 @@ def test_an_outline_counts_as_its_box(data: Path, tmp_path: Path):
     assert kinds.tolist() == [1, 0] and np.allclose(boxes, [[0.5, 0.5, 0.8, 0.8], [0.5, 0.5, 0.2, 0.4]])
 
 
-@pytest.mark.parametrize(("text", "said"), [("0 .5 .5 x 1", "expected lines"), ("7 .5 .5 1 1", "class 7 is not among"),
-                                            ("nan .5 .5 1 1", "expected finite numbers"), ("0 .5 .5", "expected lines"), ("0 .5 .5 1 1 1", "expected lines"), ("0 .5 .5 3 1", "from 0 to 1, found 3"),
+@pytest.mark.parametrize(("text", "said"), [("0 .5 .5 x 1", "expected 'class cx cy w h'"), ("7 .5 .5 1 1", "class 7 is not among"),
+                                            ("nan .5 .5 1 1", "expected finite numbers"), ("0 .5 .5", "expected 'class cx cy w h'"), ("0 .5 .5 1 1 1", "expected 'class cx cy w h'"), ("0 .5 .5 3 1", "from 0 to 1, found 3"),
                                             (".7 .5 .5 1 1", "class 0.7 is not among"), ("0 .5 .5 -.2 1", "from 0 to 1")])  # fmt: skip
 def test_labels_that_make_no_sense_are_named(data: Path, tmp_path: Path, text: str, said: str):
     (tmp_path / "labels").mkdir()

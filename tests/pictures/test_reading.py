@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from yolo_kd.errors import MisuseError
-from yolo_kd.pictures.reading import find_media, read_picture, sample_frames
+from yolo_kd.pictures.reading import PictureError, find_media, glance, read_picture, sample_frames
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.uint8)
 
@@ -139,3 +139,53 @@ def test_a_video_that_is_none(tmp_path: Path) -> None:
         list(sample_frames(write(tmp_path, "a.mp4", b"words"), 4))
     with pytest.raises(MisuseError, match="no such file"):
         list(sample_frames(tmp_path / "gone.mp4", 4))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif", ".webp"])
+def test_a_glance_sees_what_header_and_end_show(tmp_path: Path, suffix: str) -> None:
+    whole = pack(suffix)
+    assert glance(write(tmp_path, f"a{suffix}", whole)) == ((48, 64) if suffix in {".png", ".jpg"} else None)
+    if suffix in {".png", ".jpg"}:
+        with pytest.raises(PictureError, match="cut off") as caught:
+            glance(write(tmp_path, f"b{suffix}", whole[:-20]))
+        assert caught.value.kind == "damaged"
+
+
+def test_a_glance_reads_both_ends_of_a_large_file(tmp_path: Path) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (400, 500, 3)).astype(np.uint8)
+    for suffix in (".png", ".jpg"):
+        whole = pack(suffix, noise)
+        assert len(whole) > 1 << 17
+        assert glance(write(tmp_path, f"a{suffix}", whole)) == (400, 500)
+        with pytest.raises(PictureError, match="cut off"):
+            glance(write(tmp_path, f"b{suffix}", whole[: len(whole) // 2]))
+
+
+def test_a_header_behind_a_long_preface_is_found(tmp_path: Path) -> None:
+    """Cameras put thumbnails and colour tables first: two segments of 60 kB before the size."""
+    whole = pack(".jpg")
+    preface = b"".join(b"\xff\xe2" + (60_002).to_bytes(2, "big") + bytes(60_000) for _ in range(2))
+    assert glance(write(tmp_path, "a.jpg", whole[:2] + preface + whole[2:])) == (48, 64)
+
+
+@pytest.mark.parametrize(("data", "kind"), [(b"", "empty"), (b"these are words", "damaged"), (None, "missing")])
+def test_a_glance_and_a_read_name_the_same_fault(tmp_path: Path, data: bytes | None, kind: str) -> None:
+    path = tmp_path / "a.jpg"
+    if data is not None:
+        path.write_bytes(data)
+    for look in (glance, read_picture):
+        with pytest.raises(PictureError) as caught:
+            look(path)
+        assert caught.value.kind == kind and str(path) in str(caught.value)
+
+
+def test_opencv_is_as_loud_afterwards_as_before(tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    import cv2
+
+    level = cv2.utils.logging.getLogLevel()
+    paths = [write(tmp_path, f"{i}.png", pack(".png")) for i in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        assert len(list(pool.map(read_picture, paths))) == 40
+    assert cv2.utils.logging.getLogLevel() == level

@@ -7,8 +7,10 @@ what it will see.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,19 @@ from yolo_kd.errors import MisuseError
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"})
 LARGEST = 100_000_000  # pixels; 300 MB once decoded, more than any sensor of a drone or car gives in one frame
+
+
+class PictureError(MisuseError):
+    """A file that is no usable picture.
+
+    Args:
+        kind: "missing", "unreadable", "empty", "damaged", "giant" or "black".
+        message: One line that names the file.
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -58,27 +73,38 @@ def read_picture(path: Path) -> Picture:
     """Read one picture.
 
     Raises:
-        MisuseError: It is missing, empty, cut off, too large or no picture; the message is one line and names the file.
+        PictureError: It is missing, empty, cut off, too large or no picture; the message is one line and names the file.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise MisuseError(f"{path}: cannot be read ({error.strerror or type(error).__name__})") from None
-    if not data:
-        raise MisuseError(f"{path}: is empty (0 bytes); copy it again")
-    size = _size_from_header(data)
-    if size and size[0] * size[1] > LARGEST:
-        raise MisuseError(f"{path}: has {size[1]}x{size[0]} pixels, more than {LARGEST // 10**6} million; cut it up")
+    data = _part_of(path)
+    size = _checked_size(path, data)
     pixels = None if _is_cut_off(data) else _decode(data)
     if pixels is None:
-        what = "is damaged or cut off" if size else "is damaged, cut off or no picture, whatever its name says"
-        raise MisuseError(f"{path}: {what}; copy it again or remove it")
+        raise _damaged(path, size)
     remark = ""
     if (data[:8] == _PNG and data[24] == 16) or (path.suffix.lower() in {".tif", ".tiff"} and _is_16_bit(data)):
         remark = "has 16 bits a channel, read as its upper 8 as training does"
         if not pixels.any():
-            raise MisuseError(f"{path}: has 16 bits a channel and is black in its upper 8; scale it to 8 bits first")
+            raise PictureError(
+                "black", f"{path}: has 16 bits a channel and is black in its upper 8; scale it to 8 bits first"
+            )
     return Picture(np.asarray(pixels), hashlib.sha256(data).hexdigest(), remark)
+
+
+def glance(path: Path) -> tuple[int, int] | None:
+    """Height and width of a picture by its header, None where the header does not say; it is not decoded.
+
+    Raises:
+        PictureError: It is missing, empty, too large or no picture, or it is a JPEG or PNG without its end.
+    """
+    head = _part_of(path, _GLANCE)
+    if len(head) == _GLANCE and head[:3] == _JPEG and _size_from_header(head) is None:
+        head = _part_of(path)  # thumbnails and colour tables may come first
+    tail = head if len(head) < _GLANCE else _part_of(path, -_GLANCE)
+    size = _checked_size(path, head)
+    whole = b"IEND" in tail[-64:] if head[:8] == _PNG else not _is_cut_off(head[:3] + tail)
+    if not whole or not (size or head[8:12] == b"WEBP" or head.startswith(_OTHERS)):
+        raise _damaged(path, size)
+    return size
 
 
 def sample_frames(video: Path, count: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -106,6 +132,8 @@ def sample_frames(video: Path, count: int) -> Iterator[tuple[int, np.ndarray]]:
         reader.release()
 
 
+_GLANCE = 1 << 16  # bytes that are read at either end
+_OTHERS = (b"BM", b"II*\0", b"MM\0*")  # BMP and TIFF
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
 
@@ -124,17 +152,73 @@ def _frames_of(video: Path) -> int:
     return total
 
 
+def _part_of(path: Path, count: int = -1) -> bytes:
+    """The first `count` bytes of a file, the last ones if it is below -1, or all.
+
+    Raises:
+        PictureError: It cannot be read, or has none.
+    """
+    try:
+        with path.open("rb") as file:
+            if count < -1:
+                file.seek(count, 2)
+            data = file.read(count if count > 0 else -1)
+    except OSError as error:
+        kind = "missing" if isinstance(error, FileNotFoundError) else "unreadable"
+        raise PictureError(kind, f"{path}: cannot be read ({error.strerror or type(error).__name__})") from None
+    if not data:
+        raise PictureError("empty", f"{path}: is empty (0 bytes); copy it again")
+    return data
+
+
+def _checked_size(path: Path, data: bytes) -> tuple[int, int] | None:
+    size = _size_from_header(data)
+    if size and size[0] * size[1] > LARGEST:
+        limit = f"more than {LARGEST // 10**6} million; cut it up"
+        raise PictureError("giant", f"{path}: has {size[1]}x{size[0]} pixels, {limit}")
+    return size
+
+
+def _damaged(path: Path, size: tuple[int, int] | None) -> PictureError:
+    what = "is damaged or cut off" if size else "is damaged, cut off or no picture, whatever its name says"
+    return PictureError("damaged", f"{path}: {what}; copy it again or remove it")
+
+
 def _decode(data: bytes, unchanged: bool = False) -> np.ndarray | None:
     import cv2
 
-    log = cv2.utils.logging
-    level = log.setLogLevel(log.LOG_LEVEL_SILENT)  # what it has to say we say in one line, with the file's name
-    try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED if unchanged else cv2.IMREAD_COLOR)
-    except cv2.error:  # for a size beyond its own limit it raises, for anything else it returns None
-        return None
-    finally:
-        log.setLogLevel(level)
+    with _SILENCE():
+        try:
+            return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED if unchanged else cv2.IMREAD_COLOR)
+        except cv2.error:  # for a size beyond its own limit it raises, for anything else it returns None
+            return None
+
+
+class _Silence:
+    """OpenCV's log off while any thread decodes: what it has to say we say in one line, with the file's name."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside, self._level = threading.Lock(), 0, 0
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        import cv2
+
+        log = cv2.utils.logging
+        with self._lock:
+            if not self._inside:
+                self._level = log.setLogLevel(log.LOG_LEVEL_SILENT)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if not self._inside:
+                    log.setLogLevel(self._level)
+
+
+_SILENCE = _Silence()
 
 
 def _is_cut_off(data: bytes) -> bool:

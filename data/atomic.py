@@ -1,0 +1,57 @@
+"""A text file that is there whole or not at all: written beside its place, then renamed."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+from yolo_kd.errors import MisuseError, YoloKDError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def write_text(path: Path, text: str, key: str = "out") -> None:
+    """Write or replace a file; its folder is made if it is missing.
+
+    Args:
+        path: The file.
+        text: All of it.
+        key: The user's key that named it, for messages.
+
+    Raises:
+        MisuseError: The place cannot be written.
+        YoloKDError: The disk is full.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise refusal(error, path, key) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def refuse_taken(path: Path, mark: str, key: str = "out") -> None:
+    """Refuse a place where something lies that we did not write.
+
+    Args:
+        path: The file to be.
+        mark: A text that every file of the kind holds.
+        key: The user's key that named it, for messages.
+
+    Raises:
+        MisuseError: Something else is there.
+    """
+    if path.is_dir():
+        raise MisuseError(f"{key}={path}: is a folder, expected a file")
+    if path.exists() and mark not in path.read_text(encoding="utf-8", errors="replace"):
+        raise MisuseError(f"{key}={path}: exists and was not written by this command; choose another name with {key}=")
+
+
+def refusal(error: OSError, path: Path, key: str = "out") -> YoloKDError:
+    """What to tell somebody whose disk or rights end a write."""
+    if error.errno in _FULL:
+        return YoloKDError(f"{key}={path}: no room left on the disk; make room and run the same command again")
+    return MisuseError(f"{key}={path}: cannot be written ({error.strerror}); choose another place with {key}=")

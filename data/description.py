@@ -1,0 +1,119 @@
+"""data.yaml: where the parts of a data set lie and what its classes are called, found where Ultralytics finds them.
+
+`path` is its own folder if left out; a relative one is looked for where the command runs, then in Ultralytics' folder of
+data sets, then beside the YAML. `train`, `val` and `test` are folders, .txt lists, or lists of these. A name without a
+file, such as data=soda10m.yaml, is one of the descriptors that come with yolo-kd.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from yolo_kd.errors import MisuseError, did_you_mean
+
+PARTS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a data.yaml says.
+
+    Args:
+        source: The file.
+        names: Class id to name.
+        parts: Folders and lists of each part that it names.
+        raw: Everything as it stands there.
+    """
+
+    source: Path
+    names: Mapping[int, str]
+    parts: Mapping[str, tuple[Path, ...]]
+    raw: Mapping[str, Any]
+
+
+def read_description(source: str | Path) -> Description:
+    """Read a data.yaml.
+
+    Raises:
+        MisuseError: No such file, no YAML, or no names.
+    """
+    path = find_description(source)
+    if path is None:
+        folder, name = Path(source).parent, Path(source).name
+        near = did_you_mean(name, [*(p.name for p in folder.glob("*.y*ml")), *(f"{n}.yaml" for n in descriptors())])
+        raise MisuseError(f"data={source}: no such data set YAML{near}")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise MisuseError(f"data={source}: not readable as YAML ({' '.join(str(error).split())[:100]})") from None
+    if not isinstance(raw, dict):
+        raise MisuseError(f"data={source}: expected 'key: value' lines, e.g. 'train: images/train'")
+    root = _root(path, raw.get("path"))
+    parts = {}
+    for part in PARTS:
+        entries = raw.get(part) or (raw.get("validation") if part == "val" else None) or []
+        entries = entries if isinstance(entries, list) else [entries]
+        if entries:
+            parts[part] = tuple(_place(root, str(entry)) for entry in entries)
+    return Description(path, _names(raw.get("names"), source), parts, raw)
+
+
+def find_description(source: str | Path) -> Path | None:
+    """The file that `data=` names: a YAML here, or a descriptor of that name that comes with yolo-kd."""
+    path = Path(source)
+    if path.suffix not in {".yaml", ".yml"}:
+        return None
+    if path.is_file():
+        return path
+    shipped = descriptors()
+    return shipped.get(path.stem.lower()) if str(path) == path.name else None
+
+
+def descriptors() -> dict[str, Path]:
+    """The data set descriptors that come with yolo-kd, by name."""
+    folder = Path(str(files("yolo_kd.data")))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def _root(source: Path, given: Any) -> Path:
+    """The folder that the parts are relative to; where it does not exist, the first place that was looked at."""
+    if not given:
+        return source.parent
+    path = Path(str(given))
+    places = [path] if path.is_absolute() else [path.absolute(), *_datasets_dir(path), source.parent / path]
+    return next((place for place in places if place.exists()), places[0])
+
+
+def _place(root: Path, entry: str) -> Path:
+    """A folder or list; one '../' too many, as some tools write it, is forgiven as Ultralytics forgives it."""
+    path = root / entry
+    return root / entry[3:] if entry.startswith("../") and not path.exists() else path
+
+
+def _datasets_dir(path: Path) -> list[Path]:
+    """The place of a data set in Ultralytics' own folder of data sets, as its settings name that."""
+    home = os.environ.get("YOLO_CONFIG_DIR") or os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    settings = Path(home) / "Ultralytics" / "settings.json"
+    try:
+        return [Path(str(json.loads(settings.read_text(encoding="utf-8"))["datasets_dir"])) / path]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []  # Ultralytics has never run here
+
+
+def _names(raw: Any, source: str | Path) -> dict[int, str]:
+    pairs = enumerate(raw) if isinstance(raw, list) else raw.items() if isinstance(raw, dict) else ()
+    try:
+        names = {int(k): str(v) for k, v in pairs}
+    except (TypeError, ValueError):
+        names = {}
+    if not names:
+        raise MisuseError(f"data={source}: expected names: a list of class names, or id: name; got {raw!r}")
+    return names

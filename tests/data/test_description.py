@@ -1,0 +1,75 @@
+"""A data.yaml means to us what it means to Ultralytics."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from yolo_kd.data.description import descriptors, find_description, read_description
+
+from yolo_kd.errors import MisuseError
+
+
+def write(folder: Path, **raw: object) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "data.yaml"
+    path.write_text(yaml.safe_dump({"train": "images/train", "val": "images/val", "names": ["a"], **raw}))
+    return path
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory of its own, and Ultralytics' folder of data sets at tmp_path/sets."""
+    monkeypatch.chdir((tmp_path / "cwd").mkdir() or tmp_path / "cwd")
+    config = tmp_path / "config"
+    (config / "Ultralytics").mkdir(parents=True)
+    (config / "Ultralytics" / "settings.json").write_text(json.dumps({"datasets_dir": str(tmp_path / "sets")}))
+    monkeypatch.setenv("YOLO_CONFIG_DIR", str(config))
+    monkeypatch.setattr("ultralytics.data.utils.DATASETS_DIR", tmp_path / "sets")
+    return tmp_path
+
+
+@pytest.mark.parametrize("place", ["cwd", "sets", "beside", "absolute", "left out"])
+def test_the_parts_lie_where_ultralytics_looks(elsewhere: Path, place: str) -> None:
+    from ultralytics.data.utils import check_det_dataset
+
+    root = {"cwd": "cwd/birds", "sets": "sets/birds", "beside": "yaml/birds"}.get(place, "yaml")
+    for part in ("train", "val"):
+        (elsewhere / root / "images" / part).mkdir(parents=True)
+    given = {"absolute": {"path": str(elsewhere / root)}, "left out": {}}.get(place, {"path": "birds"})
+    source = write(elsewhere / "yaml", **given)
+    found = read_description(source)
+    assert found.parts["val"] == (elsewhere / root / "images" / "val",)
+    if place != "beside":  # a relative path beside the YAML is ours alone
+        assert str(found.parts["val"][0]) == check_det_dataset(str(source), autodownload=False)["val"]
+
+
+def test_one_step_up_too_many_and_validation(elsewhere: Path) -> None:
+    source = write(elsewhere / "yaml", train="../train/images", val=None, validation=["a", "b.txt"])
+    (elsewhere / "yaml" / "train" / "images").mkdir(parents=True)
+    found = read_description(source)
+    assert found.parts["train"] == (source.parent / "train/images",)
+    assert found.parts["val"] == (source.parent / "a", source.parent / "b.txt") and "test" not in found.parts
+
+
+def test_a_name_without_a_file_is_one_that_comes_along(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = {"birds": write(elsewhere / "shipped")}
+    monkeypatch.setattr("yolo_kd.data.description.descriptors", lambda: shipped)
+    assert find_description("Birds.yaml") == shipped["birds"] and read_description("birds.yaml").names == {0: "a"}
+    assert find_description("sub/birds.yaml") is None and find_description("birds") is None
+    with pytest.raises(MisuseError, match=r"bird.yaml: no such data set YAML \(did you mean 'birds.yaml'\?\)"):
+        read_description("bird.yaml")
+
+
+def test_those_that_come_along_are_yaml_files() -> None:
+    assert all(path.suffix == ".yaml" for path in descriptors().values())
+
+
+@pytest.mark.parametrize(("text", "said"), [("- a", "expected 'key: value' lines"), ("a: [", "not readable as YAML")])
+def test_what_is_no_description(elsewhere: Path, text: str, said: str) -> None:
+    path = elsewhere / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(MisuseError, match=said):
+        read_description(path)

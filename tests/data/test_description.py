@@ -46,6 +46,15 @@ def test_the_parts_lie_where_ultralytics_looks(elsewhere: Path, place: str) -> N
         assert str(found.parts["val"][0]) == check_det_dataset(str(source), autodownload=False)["val"]
 
 
+def test_a_folder_here_goes_before_one_of_ultralytics(elsewhere: Path) -> None:
+    for root in ("cwd", "sets", "yaml"):
+        (elsewhere / root / "birds").mkdir(parents=True)
+    source = write(elsewhere / "yaml", path="birds")
+    assert read_description(source).parts["val"][0] == elsewhere / "cwd" / "birds/images/val"
+    (elsewhere / "cwd" / "birds").rmdir()
+    assert read_description(source).parts["val"][0] == elsewhere / "sets" / "birds/images/val"
+
+
 def test_one_step_up_too_many_and_validation(elsewhere: Path) -> None:
     source = write(elsewhere / "yaml", train="../train/images", val=None, validation=["a", "b.txt"])
     (elsewhere / "yaml" / "train" / "images").mkdir(parents=True)

@@ -184,8 +184,8 @@ def test_opencv_is_as_loud_afterwards_as_before(tmp_path: Path) -> None:
 
     import cv2
 
-    level = cv2.utils.logging.getLogLevel()
+    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_WARNING)
     paths = [write(tmp_path, f"{i}.png", pack(".png")) for i in range(40)]
     with ThreadPoolExecutor(8) as pool:
         assert len(list(pool.map(read_picture, paths))) == 40
-    assert cv2.utils.logging.getLogLevel() == level
+    assert cv2.utils.logging.setLogLevel(level) == cv2.utils.logging.LOG_LEVEL_WARNING

@@ -56,6 +56,7 @@ class DistillSettings:
     calibration_images: int = 64
     calibrate_batches: int = 8
     cpu_threads: int | None = None
+    qat: bool = False
     force: bool = False
     trust: bool = False
     debug: bool = False

@@ -1,7 +1,8 @@
 """The sidecar: what a run needs to go on and a plain checkpoint must not carry.
 
-`last.pt` stays a plain Ultralytics checkpoint. Beside it lies `last.kd.pt` with adapters, their optimizer state and the
-calibrated gains. It holds tensors and plain values only, and is loaded in torch's weights-only mode.
+`last.pt` stays a plain Ultralytics checkpoint. Beside it lies `last.kd.pt` with adapters, their optimizer state, the
+calibrated gains and the ranges of fake quantization. It holds tensors and plain values only, and is loaded in torch's
+weights-only mode.
 """
 
 from __future__ import annotations

@@ -96,7 +96,8 @@ class Distillation:
                 f"{who} on {trainer.args.split}, {self.shared.shared} shared classes: mAP50 {found['mAP50']:.4f}, mAP50-95 {found['mAP50-95']:.4f}"
             )
         reason = preflight.decide(maps, trainer.kd.teacher_floor)
-        if pretrained and preflight.same_file(trainer.args.model, self.teacher):
+        # a student on the integer grid can learn from its own float weights
+        if pretrained and not trainer.kd.qat and preflight.same_file(trainer.args.model, self.teacher):
             reason = "it is the student's own checkpoint: there is nothing to learn from it. Choose a better teacher"
         preflight.refuse_or_go_on(self.teacher, reason, trainer.kd.force, trainer.log)
         return {"teacher": str(self.teacher.path), "teacher_sha256": self.teacher.sha256, "maps": maps}

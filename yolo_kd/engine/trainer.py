@@ -1,14 +1,14 @@
 """DistillationTrainer: Ultralytics' DetectionTrainer with a teacher. Wiring only.
 
 What differs from the stock trainer: our settings travel beside its args; adapters join its optimizer as the last
-group; after its set-up the student's criterion is wrapped; and on a CPU the student trains in bf16 and channels_last
-where the hardware has it. Student, EMA and checkpoints stay plain.
+group; after its set-up the student's criterion is wrapped; on a CPU the student trains in bf16 and channels_last where
+the hardware has it; and with qat it trains and is validated on the integer grid. Student, EMA and checkpoints stay plain.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from pathlib import Path
 from subprocess import CalledProcessError
@@ -21,6 +21,7 @@ from yolo_kd.deploy.machine import cores, has_bf16
 from yolo_kd.deploy.machine import describe as describe_cpu
 from yolo_kd.engine import ultra
 from yolo_kd.engine.criterion import DistillationCriterion
+from yolo_kd.engine.qat import FakeQuantization, check_keys, quantized_layers
 from yolo_kd.engine.ranks import average_gradients, reported_to, worker_error
 from yolo_kd.engine.resume import join_optimizer, load_sidecar, save_sidecar, sidecar_path, split_optimizer
 from yolo_kd.engine.schedule import Schedule
@@ -55,6 +56,8 @@ class DistillationTrainer(ultra.DetectionTrainer):
         resuming = theirs.get("resume")
         if not resuming:
             self.kd = resolve_travelled(ours)
+            if self.kd.qat:
+                check_keys(theirs)
             if theirs.get("distill_model") and self.kd.recipe.methods:
                 raise MisuseError(
                     f"distill_model={theirs['distill_model']}: Ultralytics' own distillation together with ours; "
@@ -66,10 +69,13 @@ class DistillationTrainer(ultra.DetectionTrainer):
             self.kd = resumed_settings(Path(self.args.model).resolve().parents[1], ours)
         if not ultra.in_tested_range():
             self.log(f"WARNING Ultralytics {ultra.version()} is untested here; tested: {ultra.TESTED}")
-        if self.kd.recipe.methods and self.args.compile:
-            self.log("compile is off: gradient shares cannot be measured inside a compiled student")
+        if (self.kd.recipe.methods or self.kd.qat) and self.args.compile:
+            self.log(
+                "compile is off: gradient shares cannot be measured, nor values rounded, inside a compiled student"
+            )
             self.args.compile = False
         self.distillation: Distillation | None = None
+        self.quantization: FakeQuantization | None = None
         self.criterion: DistillationCriterion | None = None
         self._take_over_cpu()
         self._write_settings()
@@ -117,6 +123,8 @@ class DistillationTrainer(ultra.DetectionTrainer):
     def build_optimizer(self, model: Any, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """As in Ultralytics, with the adapters as last group: scheduled and warmed up like the others."""
         optimizer = super().build_optimizer(model, *args, **kwargs)
+        if self.kd.qat:
+            self.quantization = FakeQuantization(quantized_layers(model), self.device)
         if self.kd.recipe.methods:
             self.distillation = prepare(self)
             adapters = adapter_parameters(self.distillation.methods)
@@ -127,10 +135,10 @@ class DistillationTrainer(ultra.DetectionTrainer):
     def auto_batch(self, *args: Any, **kwargs: Any) -> int:
         """As in Ultralytics, which measures the student alone; says so where a teacher will want memory too."""
         size = super().auto_batch(*args, **kwargs)
-        if self.kd.recipe.methods:
+        if self.kd.recipe.methods or self.kd.qat:
             self.log(
-                f"WARNING batch={size} was sized for the student alone, and the teacher needs some of the memory that is "
-                "left; if it does not fit, the first epoch starts again with half, or name a batch= yourself"
+                f"WARNING batch={size} was sized for the student alone, and a teacher or qat needs some of the memory that "
+                "is left; if it does not fit, the first epoch starts again with half, or name a batch= yourself"
             )
         return size
 
@@ -142,10 +150,12 @@ class DistillationTrainer(ultra.DetectionTrainer):
         if ultra.distils_natively(model):
             return
         base = getattr(model, "criterion", None) or model.init_criterion()
+        if self.quantization is not None:
+            self.quantization.start(self)
         if self.distillation is None:
             self.criterion = DistillationCriterion(base, model)
         else:
-            with ultra.restricted_loading(self.kd.trust):
+            with ultra.restricted_loading(self.kd.trust), self._on_grid():
                 self.distillation.start(self)
             self.criterion = DistillationCriterion(
                 base,
@@ -184,10 +194,23 @@ class DistillationTrainer(ultra.DetectionTrainer):
     def _end_epoch(self) -> None:
         """Log each term's share of the gradient, and write gains that have just been fixed."""
         assert self.criterion is not None
+        if self.quantization is not None:
+            self.quantization.detach()
+            self.quantization.average()
         if self.criterion.terms and self.criterion.factor > 0:
             shares = ", ".join(f"{t.key} {t.share_at(self.criterion.factor):.3g}" for t in self.criterion.terms)
             self.log(f"gradient shares of the detection loss: {shares}")
             self._write_settings()
+
+    def _model_train(self) -> None:
+        """As in Ultralytics at the start of each epoch, whose forward passes are then on the integer grid."""
+        super()._model_train()
+        if self.quantization is not None:
+            self.quantization.attach(ultra.unwrap_model(self.model), observe=True)
+
+    def _on_grid(self) -> AbstractContextManager[None]:
+        """Inside, the EMA is what will be deployed: on the integer grid if the run trains for it."""
+        return nullcontext() if self.quantization is None else self.quantization.on(self.ema.ema)
 
     # -- one step ------------------------------------------------------------------------------------------------------
 
@@ -204,6 +227,19 @@ class DistillationTrainer(ultra.DetectionTrainer):
 
     # -- results -------------------------------------------------------------------------------------------------------
 
+    def validate(self) -> Any:
+        """As in Ultralytics; best.pt is chosen by what is deployed."""
+        with self._on_grid():
+            return super().validate()
+
+    def final_eval(self) -> None:
+        """As in Ultralytics, that is of a fused best.pt in float."""
+        if self.quantization is not None:
+            self.log(
+                "qat: what follows is best.pt in float; results.csv holds the epochs' validation on 8 bits (qat=1)"
+            )
+        super().final_eval()
+
     def label_loss_items(self, loss_items: dict | None = None, prefix: str = "train") -> Any:
         """As in Ultralytics; validation has no distillation terms, so no columns of zeros that look like results."""
         if prefix == "val" and self.criterion is not None:
@@ -214,11 +250,13 @@ class DistillationTrainer(ultra.DetectionTrainer):
         return super().label_loss_items(loss_items, prefix)
 
     def save_metrics(self, metrics: dict[str, Any]) -> None:
-        """As in Ultralytics, with gain and gradient share of each term."""
+        """As in Ultralytics, with gain and gradient share of each term, and qat=1 where the row is on the integer grid."""
         if self.criterion is not None:
             for term in self.criterion.terms:
                 metrics[f"gain/{term.key}"] = term.gain
                 metrics[f"share/{term.key}"] = term.share_at(self.criterion.factor)
+        if self.quantization is not None:
+            metrics["qat"] = 1
         super().save_metrics(metrics)
 
     # -- checkpoints and other processes -------------------------------------------------------------------------------
@@ -233,19 +271,28 @@ class DistillationTrainer(ultra.DetectionTrainer):
             saved = super().save_model()
         finally:
             self.optimizer = optimizer
-        if self.distillation is not None and self.criterion is not None:
-            state = {**self.distillation.state(), "optimizer": own, "epoch": self.epoch}
+        if self._has_sidecar():
+            state: dict[str, Any] = {"optimizer": own, "epoch": self.epoch}
+            if self.distillation is not None:
+                state |= self.distillation.state()
+            if self.quantization is not None:
+                state["quantization"] = self.quantization.state()
             save_sidecar(sidecar_path(self.last), state)
         return saved
 
     def _load_checkpoint_state(self, ckpt: dict[str, Any]) -> None:
-        sidecar = self._sidecar(ckpt["epoch"]) if self.distillation is not None else None
+        sidecar = self._sidecar(ckpt["epoch"]) if self._has_sidecar() else None
         if ckpt.get("optimizer") is not None and self._adapters():
             _, fresh = split_optimizer(self.optimizer.state_dict(), len(self._adapters()))
             ckpt = {**ckpt, "optimizer": join_optimizer(ckpt["optimizer"], (sidecar or {}).get("optimizer") or fresh)}
         if sidecar is not None and self.distillation is not None:
             self.distillation.restore(sidecar)
+        if sidecar is not None and self.quantization is not None:
+            self.quantization.restore(sidecar["quantization"])
         super()._load_checkpoint_state(ckpt)
+
+    def _has_sidecar(self) -> bool:
+        return self.distillation is not None or self.quantization is not None
 
     def _sidecar(self, epoch: int) -> dict[str, Any] | None:
         """The state beside the checkpoint that is gone on from; None, with a line, where there is none.
@@ -256,7 +303,7 @@ class DistillationTrainer(ultra.DetectionTrainer):
         path = sidecar_path(Path(self.args.model).resolve() if self.resume else self.last)
         state = load_sidecar(path)
         if state is None:
-            self.log(f"WARNING no {path.name} beside the checkpoint: adapters and gains start anew")
+            self.log(f"WARNING no {path.name} beside the checkpoint: adapters, gains and ranges start anew")
         elif state["epoch"] != epoch:
             raise MisuseError(
                 f"resume={self.args.model}: is of epoch {epoch + 1}, {path.name} beside it of epoch {state['epoch'] + 1}; "

@@ -22,6 +22,7 @@ from ultralytics.cfg import DEFAULT_CFG_DICT
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn import tasks
 from ultralytics.nn.distill_model import DistillationModel
+from ultralytics.nn.modules.block import DFL
 from ultralytics.nn.modules.head import Detect, v10Detect
 from ultralytics.nn.tasks import DetectionModel, guess_model_task, load_checkpoint
 from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK, LOGGER, RANK, ROOT, TQDM, YAML, colorstr
@@ -222,6 +223,13 @@ def head_spec(model: nn.Module) -> HeadSpec:
         towers=tuple(tower[-1].in_channels for tower in head.cv3),
         dual=getattr(head, "one2one_cv2", None) is not None,
     )
+
+
+def convolutions(model: nn.Module) -> list[str]:
+    """Names of a model's convolutions in its order, without the one that averages DFL bins."""
+    net = unwrap_model(model)
+    averaging = {id(module.conv) for module in net.modules() if isinstance(module, DFL)}
+    return [name for name, m in net.named_modules() if isinstance(m, nn.Conv2d) and id(m) not in averaging]
 
 
 def class_names(model: nn.Module) -> dict[int, str]:

@@ -48,6 +48,15 @@ def cache_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium without network; a test that needs one fails where there is none."""
+    from tests.browser import Browser
+
+    with Browser() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """data.yaml of 8 training and 4 validation pictures of 64 px with three classes."""
     return write_pictures(tmp_path_factory.mktemp("pictures"))

@@ -46,7 +46,7 @@ def agree(parent: Sequence[Detections], candidate: Sequence[Detections]) -> Agre
     overlaps: list[float] = []
     errors: list[float] = []
     for wanted, found in zip(parent, candidate, strict=True):
-        for i, j, overlap in _pairs(wanted, found):
+        for i, j, overlap in matches(wanted, found):
             overlaps.append(overlap)
             errors.append(abs(float(wanted.confidence[i]) - float(found.confidence[j])))
     return Agreement(
@@ -58,16 +58,11 @@ def agree(parent: Sequence[Detections], candidate: Sequence[Detections]) -> Agre
     )
 
 
-def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(N, M) IoU of boxes (N, 4) and (M, 4) in xyxy; 0 for boxes without area."""
-    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
-    common = (high - low).clip(0).prod(2)
-    areas = [(x[:, 2:] - x[:, :2]).clip(0).prod(1) for x in (a, b)]
-    return common / np.maximum(areas[0][:, None] + areas[1][None] - common, 1e-9)
+def matches(wanted: Detections, found: Detections) -> list[tuple[int, int, float]]:
+    """Boxes of one image that are the same: (index in wanted, index in found, IoU).
 
-
-def _pairs(wanted: Detections, found: Detections) -> list[tuple[int, int, float]]:
-    """(index in wanted, index in found, IoU); each box in one pair at most, taken in the order of `found`."""
+    Of one class, with an IoU of .5 or more, each box in one pair at most; the most confident of `found` choose first.
+    """
     if not len(wanted) or not len(found):
         return []
     overlap = iou_matrix(wanted.xyxy.astype(np.float64), found.xyxy.astype(np.float64))
@@ -79,3 +74,11 @@ def _pairs(wanted: Detections, found: Detections) -> list[tuple[int, int, float]
             pairs.append((i, int(j), float(overlap[i, j])))
             overlap[i] = 0.0
     return pairs
+
+
+def iou_matrix(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(N, M) IoU of boxes (N, 4) and (M, 4) in xyxy; 0 for boxes without area."""
+    low, high = np.maximum(a[:, None, :2], b[None, :, :2]), np.minimum(a[:, None, 2:], b[None, :, 2:])
+    common = (high - low).clip(0).prod(2)
+    areas = [(x[:, 2:] - x[:, :2]).clip(0).prod(1) for x in (a, b)]
+    return common / np.maximum(areas[0][:, None] + areas[1][None] - common, 1e-9)

@@ -1,0 +1,130 @@
+"""`yolo-kd quantize` from checkpoint to judged artifact: it passes, is rescued, or is refused, and never silently."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from yolo_kd.deploy import open_detector
+from yolo_kd.deploy.artifact import read_artifact
+from yolo_kd.deploy.quantize.onnx import ONNXSettings
+
+from tests.conftest import write_pictures
+from yolo_kd.cli import main
+from yolo_kd.evidence import search
+from yolo_kd.evidence.outcome import ATTEMPTS
+
+CLIPPED = ("onnx.ranges=percentile", "onnx.percent=50.5")  # cuts off a quarter of all values at either end
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """100 training pictures, of which `learnt` knows the first 8 by heart, and 12 to judge on."""
+    return write_pictures(tmp_path_factory.mktemp("many"), train=100, val=12)
+
+
+@pytest.fixture
+def words(learnt: Path, data: Path, tmp_path: Path) -> list[str]:
+    checkpoint = shutil.copy(learnt, tmp_path / "best.pt")
+    limits = [
+        "max_slowdown=1000",
+        "max_drop=0.1",
+        "max_class_drop=0.3",
+        "min_f1=0.6",
+        "min_iou=0.6",
+        "max_score_error=0.2",
+    ]
+    return [
+        "quantize",
+        f"model={checkpoint}",
+        f"data={data}",
+        "imgsz=64",
+        "backend=onnx",
+        "count=12",
+        "threads=1",
+        *limits,
+    ]
+
+
+def manifest(tmp_path: Path, backend: str = "onnx") -> dict:
+    return json.loads((tmp_path / f"best_int8_{backend}_model" / "artifact.json").read_text())
+
+
+def test_an_artifact_is_made_judged_and_opens(words, tmp_path, capsys):
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "best_int8_onnx_model: PASSED" in out and "12 images" in out
+    plain = manifest(tmp_path)
+    assert plain["verdict"]["passed"] and plain["evaluation"]["images"] == 12 and plain["metrics"]["overlap"] == 0
+    assert len(plain["calibration"]["pictures"]) == plain["calibration"]["images"] == 12
+    with open_detector(tmp_path / "best_int8_onnx_model") as detector:
+        assert detector.backend.precision == "int8+f32"
+    gate = [
+        "gate",
+        f"artifact={tmp_path / 'best_int8_onnx_model'}",
+        *(w for w in words if w.startswith(("data=", "m", "th"))),
+    ]
+    gate = [w for w in gate if not w.startswith("model=")]
+    assert main([*gate, "split=train"]) == 0  # finds its parent by itself, and that it was calibrated on these
+    assert "12 of the 100 images were calibrated on as well" in capsys.readouterr().out
+
+
+def test_a_net_that_lost_too_much_gets_layers_back_in_float(words, tmp_path, capsys):
+    assert main([*words, *CLIPPED]) == 0
+    assert "its most sensitive layers go back into float" in capsys.readouterr().out
+    plain = manifest(tmp_path)
+    counts = [row["float_layers"] for row in plain["accuracy_aware"]]
+    assert counts[:2] == [0, 1] and counts == sorted(counts)
+    assert plain["accuracy_aware"][-1]["AP"] > plain["accuracy_aware"][0]["AP"]
+    assert len(plain["recipe"]["float_layers"]) == counts[-1] and plain["verdict"]["passed"]
+
+
+def test_without_that_it_is_rejected_and_the_layers_are_named(words, tmp_path, capsys):
+    assert main([*words, *CLIPPED, "accuracy_aware=false"]) == 3
+    assert "best_int8_onnx_model: REJECTED" in capsys.readouterr().out
+    plain = manifest(tmp_path)
+    errors = [row["error"] for row in plain["sensitivity"]]
+    assert (
+        not plain["verdict"]["passed"]
+        and len(errors) == 10
+        and errors == sorted(errors, reverse=True)
+        and errors[0] > 0.05
+    )
+
+
+def test_auto_takes_the_fastest_that_passes_and_keeps_every_candidate(words, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(search, "TIMED", 2)
+    assert main([*words, "recipe=auto"]) == 0
+    out = capsys.readouterr().out
+    assert f"the fastest that passed: {tmp_path / 'best_int8_onnx_model'}" in out
+    plain = manifest(tmp_path)
+    recipes = {row["recipe"] for row in plain["search"]}
+    assert recipes == {"float", *search.RECIPES["onnx"]} and all(row["p50 ms"] > 0 for row in plain["search"])
+    assert plain["verdict"]["passed"] and plain["runtime"]["target"] == "latency"
+    rows = sorted((r for r in plain["search"] if r["recipe"] != "float"), key=lambda r: r["p50 ms"])
+    recipe = {k: tuple(v) if isinstance(v, list) else v for k, v in plain["recipe"].items() if k != "backend"}
+    settings = ", ".join(f"{k}={v}" for k, v in search.changed(ONNXSettings(**recipe)).items())
+    assert settings in [r["settings"] for r in rows[:ATTEMPTS]]
+    assert read_artifact(tmp_path / "best_int8_onnx_model").precision == "int8"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (["recipe=atuo"], "recipe=atuo: expected default or auto (did you mean 'auto'?)"),
+        (["target=throughput"], "add recipe=auto"),
+        (["target=npu", "recipe=auto"], "target=npu: is served by OpenVINO alone; add backend=openvino"),
+        (["recipe=auto", "onnx.stem=0"], "recipe=auto: tries recipes of its own"),
+        (["recipe=auto", "gate=false"], "recipe=auto: needs data= and gate=true"),
+        (["max_drop=much"], "max_drop=much: expected a number of 0 or more"),
+        (["split=tset"], "has no 'tset' part; it has train, val"),
+        (["accuracy_aware=1"], "accuracy_aware=1: expected true or false"),
+    ],
+)
+def test_mistakes_are_one_line(words, tmp_path, capsys, change, said):
+    assert main([*words, *change]) == 2
+    printed = capsys.readouterr().err.strip().splitlines()
+    assert len(printed) == 1 and said in printed[0]
+    assert [p.name for p in tmp_path.iterdir()] == ["best.pt"]

@@ -21,7 +21,7 @@ from yolo_kd.errors import MisuseError, did_you_mean
 SCHEDULES = ("constant", "linear", "cosine", "mosaic")
 ENGINES = ("auto", "torch", "openvino-bf16", "openvino-int8")
 NO_RECIPE = "none"
-CHANGEABLE = ("teacher", "teacher_engine", "teacher_compile", "cpu_threads", "force", "trust", "debug")
+CHANGEABLE = ("teacher", "teacher_engine", "teacher_compile", "cpu_threads", "check_data", "force", "trust", "debug")
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class DistillSettings:
     max_score_error: float = 0.15
     calibration_images: int = 64
     calibrate_batches: int = 8
+    check_data: bool = True
     cpu_threads: int | None = None
     qat: bool = False
     force: bool = False

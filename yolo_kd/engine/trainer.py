@@ -21,6 +21,7 @@ from yolo_kd.deploy.machine import cores, has_bf16
 from yolo_kd.deploy.machine import describe as describe_cpu
 from yolo_kd.engine import ultra
 from yolo_kd.engine.criterion import DistillationCriterion
+from yolo_kd.engine.data_check import check_data
 from yolo_kd.engine.qat import FakeQuantization, check_keys, quantized_layers
 from yolo_kd.engine.ranks import average_gradients, reported_to, worker_error
 from yolo_kd.engine.resume import join_optimizer, load_sidecar, save_sidecar, sidecar_path, split_optimizer
@@ -315,8 +316,11 @@ class DistillationTrainer(ultra.DetectionTrainer):
         """As in Ultralytics; multi-GPU workers are rebuilt from `args` alone, so our settings ride on it meanwhile.
 
         Raises:
+            GateError: The data have faults that would silently change the training.
             YoloKDError: What a worker refused or failed at, with its own message and exit code.
         """
+        if ultra.LOCAL_RANK == -1:
+            check_data(self)
         if not self.ddp:
             with reported_to(self.save_dir) if ultra.LOCAL_RANK != -1 else nullcontext():
                 super().train()

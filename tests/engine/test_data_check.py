@@ -1,0 +1,116 @@
+"""Before the first step: faulty data are refused, forced, or not looked at; clean ones are one line."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from yolo_kd.cfg.settings import resolve
+from yolo_kd.engine import data_check
+from yolo_kd.engine.data_check import check_data
+from yolo_kd.errors import GateError
+
+
+@pytest.fixture
+def data(pictures: Path, tmp_path: Path) -> Path:
+    """A copy of the tests' pictures to spoil."""
+    root = Path(shutil.copytree(pictures.parent, tmp_path / "data", ignore=shutil.ignore_patterns("*.cache")))
+    return root / pictures.name
+
+
+class Told:
+    """What the check sees of a trainer, and what it says."""
+
+    def __init__(self, data: Path, single_cls: bool = False, **keys: Any) -> None:
+        from ultralytics.data.utils import check_det_dataset
+
+        self.kd = resolve({"distill": "none", **keys})
+        self.args = type("Args", (), {"data": str(data), "single_cls": single_cls})
+        self.data = check_det_dataset(str(data), autodownload=False)
+        if single_cls:
+            self.data["names"] = {0: "item"}
+        self.lines: list[str] = []
+        self.log = self.lines.append
+
+
+def test_clean_data_are_one_line_that_says_what_was_left_out(data: Path) -> None:
+    told = Told(data)
+    check_data(told)
+    assert len(told.lines) == 1
+    for words in ("nothing wrong", "train: 8 images, 24 boxes", "val: 4 images", "not looked at: pixels"):
+        assert words in told.lines[0]
+
+
+def cut(data: Path) -> None:
+    image = data.parent / "images/train/000.png"
+    image.write_bytes(image.read_bytes()[:-30])
+
+
+def malform(data: Path) -> None:
+    (data.parent / "labels/val/000.txt").write_text("7 .5 .5 .1 .1\n")
+
+
+def lose(data: Path) -> None:
+    (data.parent / "train.txt").write_text("./images/train/000.png\n./images/train/gone.png\n")
+    data.write_text(yaml.safe_dump({**yaml.safe_load(data.read_text()), "train": "train.txt"}))
+
+
+@pytest.mark.parametrize(("spoil", "kind"), [(cut, "image_damaged"), (malform, "label_class"), (lose, "image_missing")])
+def test_what_would_change_the_training_is_refused_forced_or_not_looked_at(
+    data: Path, spoil: Callable[[Path], None], kind: str
+) -> None:
+    spoil(data)
+    told = Told(data)
+    with pytest.raises(GateError, match=rf"1 findings would silently change this training \({kind}\).*force=true"):
+        check_data(told)
+    assert any(f"ERROR  {kind}: 1" in line for line in told.lines)
+    forced = Told(data, force=True)
+    check_data(forced)
+    assert "WARNING forced past" in forced.lines[-1] and any(kind in line for line in forced.lines[:-1])
+    blind = Told(data, check_data=False)
+    check_data(blind)
+    assert blind.lines == []
+
+
+def test_a_leak_is_said_and_not_refused(data: Path) -> None:
+    shutil.copy(data.parent / "images/train/000.png", data.parent / "images/val/again.png")
+    told = Told(data)
+    check_data(told)
+    assert any("ERROR  image_shared: 1" in line for line in told.lines)
+
+
+def test_where_all_classes_become_one_any_class_will_do(data: Path) -> None:
+    malform(data)
+    told = Told(data, single_cls=True)
+    check_data(told)
+    assert "nothing wrong" in told.lines[0]
+
+
+def test_progress_is_for_large_sets(data: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    check_data(Told(data))
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(data_check, "MANY", 12)
+    check_data(Told(data))
+    assert "checking images: 12 of 12" in capsys.readouterr().err
+
+
+def test_a_training_is_refused_before_ultralytics_touches_a_picture(train: Callable[..., Any], data: Path) -> None:
+    cut(data)
+    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in data.parent.rglob("*") if p.is_file()}
+    with pytest.raises(GateError, match="image_damaged"):
+        train(data=str(data), distill="none")
+    assert {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in data.parent.rglob("*") if p.is_file()} == before
+
+
+def test_a_training_on_clean_data_says_so(train: Callable[..., Any], data: Path, monkeypatch) -> None:
+    from yolo_kd import DistillationTrainer
+
+    said: list[str] = []
+    monkeypatch.setattr(DistillationTrainer, "log", lambda self, line: said.append(line))
+    train(data=str(data), distill="none")
+    assert sum("data checked, nothing wrong" in line for line in said) == 1

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-
 from yolo_kd.cfg.settings import resolve
+
 from yolo_kd.engine import data_check
 from yolo_kd.engine.data_check import check_data
 from yolo_kd.errors import GateError

@@ -43,6 +43,18 @@ demo: $(STAMP) ## distil a small student on a rendered data set, nothing to down
 test: $(STAMP) ## the whole test suite (ARGS goes to pytest)
 	@"$(BIN)/python" -m pytest $(ARGS)
 
+# The reports are opened in a real browser; CHROMIUM=/path/to/one names another than the usual ones.
+.PHONY: browser
+browser: ## install the headless Chromium that the tests open reports in, unless there is one (apt-get)
+	@for name in "$${CHROMIUM:-chromium}" chromium chromium-browser google-chrome google-chrome-stable chrome; do \
+		if command -v "$$name"; then exit 0; fi; done; \
+	if ! command -v apt-get >/dev/null; then \
+		echo "no Chromium, and no apt-get to install it with: install Chromium or Chrome, or name one with CHROMIUM=/path"; \
+		exit 1; fi; \
+	sudo=; if [ "$$(id -u)" != 0 ]; then sudo=sudo; fi; \
+	$$sudo apt-get update -q && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends chromium; \
+	command -v chromium
+
 .PHONY: check
 check: lint types fast ## what to run before a commit: lint, types, import rules, fast tests
 

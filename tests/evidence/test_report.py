@@ -75,6 +75,8 @@ def test_ap_by_size_shows_the_chosen_or_the_nearest_one_beside_its_float():
         return re.findall(r"<title>(\w+: [\d.]+)</title>", text)
 
     assert bars(html(sample()))[:4] == ["all: 0.3752", "all: 0.3731", "small: 0.1810", "small: 0.1780"]
+    better = replace(REJECTED, ap=0.3740)
+    assert bars(html(Report("t", {}, [FLOAT, INT8, better])))[1] == "all: 0.3731", "the chosen one, not the best"
     assert bars(html(Report("t", {}, [FLOAT32, REJECTED])))[:2] == ["all: 0.3760", "all: 0.3500"]
 
 

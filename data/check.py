@@ -78,7 +78,7 @@ def check(
     for part in PARTS[:2]:
         if not parts.get(part):
             report.add("part_empty", part, part, "has no image" if part in data.parts else "is not in the data.yaml")
-    looks = _look_at({path for images in parts.values() for path in images}, deep, jobs, progress)
+    looks = look_at_images((path for images in parts.values() for path in images), deep, jobs, progress)
     names = None if any_class else data.names
     used: set[int] = set()
     for part, images in parts.items():
@@ -121,15 +121,25 @@ def _listed(entries: Iterable[Path], part: str, report: Report) -> list[Path]:
     return list(found)
 
 
-def _look_at(paths: set[Path], deep: bool, jobs: int, progress: Progress | None) -> dict[Path, Look]:
-    """Each image once, in threads: reading, decoding and hashing leave Python's lock."""
+def look_at_images(
+    paths: Iterable[Path], deep: bool = True, jobs: int = 1, progress: Progress | None = None
+) -> dict[Path, Look]:
+    """Each image once, in threads: reading, decoding and hashing leave Python's lock.
+
+    Args:
+        paths: Files; none needs to exist.
+        deep: Decode them; headers and ends only if not.
+        jobs: Threads.
+        progress: Called with (step, done, total).
+    """
     looks: dict[Path, Look] = {}
-    waiting = iter(sorted(paths))
+    wanted = sorted(set(paths))
+    waiting = iter(wanted)
     with ThreadPoolExecutor(max(jobs, 1)) as pool:
         while batch := list(islice(waiting, BATCH)):
             looks.update(zip(batch, pool.map(_decoded if deep else _glanced, batch), strict=True))
             if progress is not None:
-                progress("checking images", len(looks), len(paths))
+                progress("looking at images", len(looks), len(wanted))
     return looks
 
 

@@ -96,7 +96,7 @@ def test_progress_is_for_large_sets(data: Path, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(data_check, "MANY", 12)
     check_data(Told(data))
-    assert "checking images: 12 of 12" in capsys.readouterr().err
+    assert "looking at images: 12 of 12" in capsys.readouterr().err
 
 
 def test_a_training_is_refused_before_ultralytics_touches_a_picture(train: Callable[..., Any], data: Path) -> None:

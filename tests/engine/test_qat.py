@@ -22,10 +22,10 @@ from yolo_kd.deploy.quantize.ranges import grid, weight_scales
 
 from yolo_kd import DistillationTrainer, distill
 from yolo_kd.cli import main
-from yolo_kd.engine import qat, ultra
+from yolo_kd.engine import preflight, qat, ultra
 from yolo_kd.engine.qat import FakeQuantization, outer_quantiles, round_activations, round_weights
 from yolo_kd.engine.resume import load_sidecar, sidecar_path
-from yolo_kd.errors import MisuseError
+from yolo_kd.errors import GateError, MisuseError
 
 
 def hooked(model: torch.nn.Module) -> int:
@@ -125,6 +125,10 @@ class TestRanges:
         with fake.on(layer):
             layer(torch.full((1, 1, 2, 2), 9.0))
         assert fake.ranges[0, 1] == pytest.approx(2, abs=1e-3)
+        fake.seen = [1000]
+        with fake.on(layer, observe=True):
+            layer(torch.tensor([-1.0, 3.0]).reshape(1, 1, 1, 2))
+        assert fake.ranges[0, 1] == pytest.approx(2 + qat.MOMENTUM, abs=1e-3)
 
 
 class TestHooks:
@@ -260,11 +264,19 @@ assert torch.equal(loaded(picture)[0], stock(picture)[0])
         state = load_sidecar(sidecar_path(trainer.last))
         assert {"distillers", "quantization"} <= set(state) and len(state["quantization"]["layers"]) == 60
 
-    def test_may_learn_from_its_own_float_weights(self, train, learnt):
-        """Refused as having nothing to teach without qat; with it the pre-flight compares with the rounded student."""
-        train(
-            model=str(learnt), qat=True, teacher=str(learnt), distill="pkd", force=True, teacher_engine="torch", **FINE
+    def test_may_learn_from_its_own_float_weights(self, train, learnt, monkeypatch):
+        """Without qat that is refused unseen; with it the pre-flight measures the teacher against the rounded student."""
+        seen: list[int] = []
+        measure = preflight.measure
+        monkeypatch.setattr(
+            preflight, "measure", lambda t, *args: (seen.append(hooked(t.ema.ema)), measure(t, *args))[1]
         )
+        keys = {"teacher": str(learnt), "distill": "pkd", "teacher_engine": "torch", "teacher_floor": 0.0, **FINE}
+        try:
+            train(model=str(learnt), qat=True, **keys)
+        except GateError as refusal:  # where rounding costs these few pictures nothing
+            assert "the pretrained student starts at" in str(refusal)
+        assert seen == [60]
 
     def test_both_branches_of_a_dual_head(self, train, make_checkpoint):
         path = str(make_checkpoint("yolo26n.yaml"))

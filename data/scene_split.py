@@ -1,12 +1,14 @@
 """New parts of a data set in which no scene is on both sides.
 
-A scene is what hangs together by pictures that look alike, by files that are equal, and, where file names tell recordings,
-by name. With validation frames from the flights that were trained on, a figure says how well the flight was learnt by
-heart. Images are read, never touched: the parts are lists.
+A scene is what hangs together by pictures that look alike, by recordings that file names tell, and by a table of groups
+where somebody has one: that two flights were over one street, from other heights, no picture hash knows. With validation
+frames from the flights that were trained on, a figure says how well the flight was learnt by heart. Images are read,
+never touched: the parts are lists.
 """
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 from collections import Counter
@@ -54,6 +56,7 @@ def split_by_scene(
     seed: int = 0,
     step: int = STEP,
     names: bool = True,
+    groups: Path | None = None,
     jobs: int = 1,
     progress: Progress | None = None,
 ) -> SceneSplit:
@@ -65,6 +68,7 @@ def split_by_scene(
         seed: Decides the order in which scenes are dealt out.
         step: Of 64 bits, the distance up to which two pictures are of one scene.
         names: Whether file names may tell recordings.
+        groups: CSV with a column `image` (file name, with or without suffix) and a column `group`.
         jobs: Threads.
         progress: Called with (step, done, total).
 
@@ -79,10 +83,9 @@ def split_by_scene(
     if bad:
         raise MisuseError(f"{len(bad)} images cannot be used, first {bad[0]}; yolo-kd data check lists them")
     prints = np.array([looks[path].print for path in images], np.uint64)
-    digests = np.array([looks[path].sha256 for path in images])
     told = recordings(images) if names else None
-    groups = [chains(prints, step), np.unique(digests, return_inverse=True)[1], *([] if told is None else [told])]
-    scene = joined(groups)
+    known = None if groups is None else read_groups(groups, images)
+    scene = joined([chains(prints, step), *(group for group in (told, known) if group is not None)])
     part = deal(scene, _classes(images, owner, data.names), [shares.get(name, 0.0) for name in PARTS], seed)
     return SceneSplit(images, scene, part, 0 if told is None else len(set(told.tolist())))
 
@@ -100,6 +103,24 @@ def recordings(images: Sequence[Path]) -> np.ndarray | None:
     if sum(count > 1 for count in Counter(keys).values()) < RECORDINGS:
         return None
     return np.unique(np.array(keys), return_inverse=True)[1]
+
+
+def read_groups(path: Path, images: Sequence[Path]) -> np.ndarray:
+    """(N,) number of the group of each image as a table says.
+
+    Raises:
+        MisuseError: No such table, or images that it does not name.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            table = {row["image"].strip(): row["group"] for row in csv.DictReader(file)}
+    except (OSError, ValueError, KeyError, AttributeError, csv.Error):
+        raise MisuseError(f"groups={path}: expected a CSV file with the columns image and group") from None
+    found = [table.get(image.name, table.get(image.stem)) for image in images]
+    missing = [image.name for image, group in zip(images, found, strict=True) if group is None]
+    if missing:
+        raise MisuseError(f"groups={path}: has no row for {len(missing)} of {len(images)} images, first {missing[0]}")
+    return np.unique(np.array(found, str), return_inverse=True)[1]
 
 
 def joined(groups: Sequence[np.ndarray]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Parts without a common scene: told by looks, by equal files and by names; the same for a seed; no image touched."""
+"""Parts without a common scene: told by looks, by names and by a table; the same for a seed; no image touched."""
 
 from __future__ import annotations
 
@@ -111,13 +111,19 @@ def test_names_of_photographs_tell_nothing() -> None:
     assert told is not None and len(set(told.tolist())) == 11
 
 
-def test_equal_files_are_one_scene(places: Path, tmp_path: Path) -> None:
-    source = write_places(tmp_path, 4, 3)
-    first = next((tmp_path / "images/train").iterdir())
-    (tmp_path / "images/val/copy.png").write_bytes(first.read_bytes())
-    found = split_by_scene(read_description(source), {"train": 0.5, "val": 0.5}, step=0, names=False)
-    scene = dict(zip([p.name for p in found.images], found.scene.tolist(), strict=True))
-    assert scene["copy.png"] == scene[first.name]
+def test_a_table_of_groups_keeps_them_together_too(tmp_path: Path) -> None:
+    """By suffix or without; four places, told to be two streets."""
+    source = write_places(tmp_path / "data", 4, 3, lambda place, i: f"p{place}x{i}")
+    table = tmp_path / "groups.csv"
+    rows = [f"p{place}x{i}{'.png' if i else ''},street {place // 2}" for place in range(4) for i in range(3)]
+    table.write_text("image,group\n" + "\n".join(rows) + "\n")
+    shares = {"train": 0.5, "val": 0.5}
+    assert split_by_scene(read_description(source), shares, groups=table).scene.max() == 1
+    assert split_by_scene(read_description(source), shares).scene.max() == 3
+    for text, said in (("\n".join(["image,group", *rows[1:]]), "no row for 1 of 12"), ("a,b\n1,2\n", "expected a CSV")):
+        table.write_text(text)
+        with pytest.raises(MisuseError, match=said):
+            split_by_scene(read_description(source), shares, groups=table)
 
 
 def test_scenes_are_joined_over_all_groupings() -> None:

@@ -22,6 +22,7 @@ DEFAULTS: dict[str, Any] = {
     "seed": 0,
     "near": STEP,
     "names": True,
+    "groups": None,
     "jobs": cores(),
     "debug": False,
 }
@@ -41,7 +42,8 @@ def main(keys: dict[str, Any]) -> int:
     if out.exists() and out.resolve() == data.source.resolve():
         raise MisuseError(f"out={out}: is the data set itself, which stays as it is; choose another name")
     shares = _shares(keys["val"], keys["test"], "test" in data.parts)
-    found = split_by_scene(data, shares, keys["seed"], keys["near"], keys["names"], keys["jobs"], Line())
+    groups = Path(str(keys["groups"])) if keys["groups"] else None
+    found = split_by_scene(data, shares, keys["seed"], keys["near"], keys["names"], groups, keys["jobs"], Line())
     scenes = int(found.scene.max()) + 1
     note = (
         f"{len(found.images)} images of {scenes} scenes, near={keys['near']} names={keys['names']} seed={keys['seed']}"
@@ -58,11 +60,12 @@ def help_text() -> str:
 
   data=         data set YAML; all its parts are dealt out anew, its files stay as they are
   out=          YAML to write, with a list of images per part and a table of scenes beside it
-  by=scene      whole scenes: pictures that look alike, equal files, and recordings that file names tell
+  by=scene      whole scenes: pictures that look alike, and recordings that file names tell
   val={DEFAULTS["val"]:g}      share of the images for validation
   test=         share for testing; as for validation if the data set has a test part, else none
   near={STEP}        of 64 bits: two pictures that differ in no more are of one scene
   names=true    false does not go by file names (what is equal before the last number, where that tells 10 recordings)
+  groups=       CSV of columns image and group, where somebody knows more (flights, streets): groups stay together too
   seed=0        decides the order in which scenes are dealt out; the same seed gives the same parts
   jobs={cores()}        threads"""
 

@@ -68,7 +68,8 @@ def split_by_scene(
         seed: Decides the order in which scenes are dealt out.
         step: Of 64 bits, the distance up to which two pictures are of one scene.
         names: Whether file names may tell recordings.
-        groups: CSV with a column `image` (file name, with or without suffix) and a column `group`.
+        groups: CSV with a column `image` (file name, with or without suffix) and a column `group`; it takes the place of
+            file names.
         jobs: Threads.
         progress: Called with (step, done, total).
 
@@ -83,7 +84,7 @@ def split_by_scene(
     if bad:
         raise MisuseError(f"{len(bad)} images cannot be used, first {bad[0]}; yolo-kd data check lists them")
     prints = np.array([looks[path].print for path in images], np.uint64)
-    told = recordings(images) if names else None
+    told = recordings(images) if names and groups is None else None
     known = None if groups is None else read_groups(groups, images)
     scene = joined([chains(prints, step), *(group for group in (told, known) if group is not None)])
     part = deal(scene, _classes(images, owner, data.names), [shares.get(name, 0.0) for name in PARTS], seed)

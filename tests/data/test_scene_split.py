@@ -111,8 +111,8 @@ def test_names_of_photographs_tell_nothing() -> None:
     assert told is not None and len(set(told.tolist())) == 11
 
 
-def test_a_table_of_groups_keeps_them_together_too(tmp_path: Path) -> None:
-    """By suffix or without; four places, told to be two streets."""
+def test_a_table_of_groups_takes_the_place_of_names(tmp_path: Path) -> None:
+    """By suffix or without; four places, told to be two streets, and 24 by frame number, under names that tell flights."""
     source = write_places(tmp_path / "data", 4, 3, lambda place, i: f"p{place}x{i}")
     table = tmp_path / "groups.csv"
     rows = [f"p{place}x{i}{'.png' if i else ''},street {place // 2}" for place in range(4) for i in range(3)]
@@ -120,6 +120,11 @@ def test_a_table_of_groups_keeps_them_together_too(tmp_path: Path) -> None:
     shares = {"train": 0.5, "val": 0.5}
     assert split_by_scene(read_description(source), shares, groups=table).scene.max() == 1
     assert split_by_scene(read_description(source), shares).scene.max() == 3
+    one = write_places(tmp_path / "one", 24, 3, lambda place, i: f"flight{place // 2 + 100}_{place % 2 * 50 + i:04}")
+    images = sorted(one.parent.glob("images/*/*"))
+    table.write_text("image,group\n" + "".join(f"{p.name},{p.stem[-4:-1]}\n" for p in images))  # across the flights
+    found = split_by_scene(read_description(one), shares, groups=table)
+    assert found.scene.max() == 1 and not found.recordings
     for text, said in (("\n".join(["image,group", *rows[1:]]), "no row for 1 of 12"), ("a,b\n1,2\n", "expected a CSV")):
         table.write_text(text)
         with pytest.raises(MisuseError, match=said):

@@ -24,22 +24,23 @@ def class_colour(index: int) -> tuple[int, int, int]:
     return round(255 * blue), round(255 * green), round(255 * red)
 
 
-def fitted(frame: np.ndarray, found: Detections, longest: int) -> tuple[np.ndarray, Detections]:
+def fitted(frame: np.ndarray, found: Detections, longest: int, enlarge: bool = False) -> tuple[np.ndarray, Detections]:
     """Frame and boxes made smaller, so that the longer side has at most this many pixels.
 
     Args:
         frame: (H, W, 3) uint8.
         found: Boxes on it.
         longest: Pixels.
+        enlarge: Make a small one larger too: the longer side has exactly so many.
     """
     import cv2
 
     height, width = frame.shape[:2]
-    share = min(1.0, longest / max(height, width))
+    share = longest / max(height, width) if enlarge else min(1.0, longest / max(height, width))
     size_wh = max(1, round(width * share)), max(1, round(height * share))
     scale = np.array([size_wh[0] / width, size_wh[1] / height] * 2, np.float32)
-    smaller = cv2.resize(frame, size_wh, interpolation=cv2.INTER_AREA)
-    return smaller, replace(found, xyxy=found.xyxy * scale, size_hw=(size_wh[1], size_wh[0]))
+    resized = cv2.resize(frame, size_wh, interpolation=cv2.INTER_AREA if share < 1 else cv2.INTER_LINEAR)
+    return resized, replace(found, xyxy=found.xyxy * scale, size_hw=(size_wh[1], size_wh[0]))
 
 
 def draw(frame: np.ndarray, found: Detections, loud: np.ndarray | None = None) -> np.ndarray:
@@ -58,9 +59,19 @@ def draw(frame: np.ndarray, found: Detections, loud: np.ndarray | None = None) -
     for index in order:
         if stressed[index]:
             kind = int(found.class_id[index])
-            text = f"{_printable(found.names[kind], kind)} {found.confidence[index]:.2f}"
+            text = f"{printable(found.names[kind], kind)} {found.confidence[index]:.2f}"
             _tag(out, found.xyxy[index], text, class_colour(kind))
     return out
+
+
+def printable(name: str, kind: int) -> str:
+    """The name in letters that OpenCV has: accents go, and where nothing is left the class id stands for it.
+
+    >>> printable("piéton", 0), printable("行人", 3)
+    ('pieton', 'class 3')
+    """
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    return "".join(c for c in plain if c.isprintable()).strip() or f"class {kind}"
 
 
 def _rectangle(out: np.ndarray, box: np.ndarray, colour: tuple[int, int, int], loud: bool) -> None:
@@ -90,13 +101,3 @@ def _corners(out: np.ndarray, box: np.ndarray) -> tuple[tuple[int, int], tuple[i
     limit = np.array([out.shape[1], out.shape[0]] * 2) - 1
     left, top, right, bottom = np.clip(np.rint(box), 0, limit).astype(int).tolist()
     return (left, top), (right, bottom)
-
-
-def _printable(name: str, kind: int) -> str:
-    """The name in letters that OpenCV has: accents go, and where nothing is left the class id stands for it.
-
-    >>> _printable("piéton", 0), _printable("行人", 3)
-    ('pieton', 'class 3')
-    """
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    return "".join(c for c in plain if c.isprintable()).strip() or f"class {kind}"

@@ -25,6 +25,7 @@ from yolo_kd.engine.data_check import check_data
 from yolo_kd.engine.qat import FakeQuantization, check_keys, quantized_layers
 from yolo_kd.engine.ranks import average_gradients, reported_to, worker_error
 from yolo_kd.engine.resume import join_optimizer, load_sidecar, save_sidecar, sidecar_path, split_optimizer
+from yolo_kd.engine.run_pictures import draw_pictures
 from yolo_kd.engine.schedule import Schedule
 from yolo_kd.engine.setup import Distillation, prepare
 from yolo_kd.engine.terms import adapter_parameters
@@ -158,17 +159,11 @@ class DistillationTrainer(ultra.DetectionTrainer):
         else:
             with ultra.restricted_loading(self.kd.trust), self._on_grid():
                 self.distillation.start(self)
+            schedule = Schedule(self.kd.recipe.schedule, self.kd.recipe.until)
             self.criterion = DistillationCriterion(
-                base,
-                model,
-                self.distillation.teacher,
-                self.distillation.methods,
-                Schedule(self.kd.recipe.schedule, self.kd.recipe.until),
-                self.kd.teacher_every,
-                self.kd.calibrate_batches,
-                self.kd.force,
-                self.log,
-            )
+                base, model, self.distillation.teacher, self.distillation.methods, schedule, self.kd.teacher_every,
+                self.kd.calibrate_batches, self.kd.force, self.log,
+            )  # fmt: skip
         self._refuse_idle_schedule()
         model.criterion = self.criterion
         self.add_callback("on_train_epoch_start", DistillationTrainer._start_epoch)
@@ -240,6 +235,11 @@ class DistillationTrainer(ultra.DetectionTrainer):
                 "qat: what follows is best.pt in float; results.csv holds the epochs' validation on 8 bits (qat=1)"
             )
         super().final_eval()
+
+    def plot_metrics(self) -> None:
+        """As in Ultralytics, and what was distilled."""
+        super().plot_metrics()
+        draw_pictures(self)
 
     def label_loss_items(self, loss_items: dict | None = None, prefix: str = "train") -> Any:
         """As in Ultralytics; validation has no distillation terms, so no columns of zeros that look like results."""

@@ -84,11 +84,11 @@ def devices(found: dict[str, Any], form: str, wanted: str | None) -> list[str]:
     Raises:
         YoloKDError: The device is not there; the message says what was seen of it and what to try.
     """
-    there = list(found["openvino"]) if form == "openvino" else ["CPU"]
+    there = list(found["openvino"]) if form == "openvino" else _onnx_devices(found["onnxruntime"])
     if wanted is None:
         return there
     name = wanted.upper()
-    if any(d == name or d.startswith(f"{name}.") for d in there):
+    if any(d.upper() == name or d.startswith(f"{name}.") for d in there):
         return [name]
     hint = "install its driver and compute runtime, then run yolo-kd doctor again"
     if name.startswith("NPU"):
@@ -201,6 +201,12 @@ def _providers() -> list[str]:
     except ImportError:
         return []
     return list(onnxruntime.get_available_providers())
+
+
+def _onnx_devices(providers: list[str]) -> list[str]:
+    """The CPU and what else ONNX Runtime was built for here; Azure's provider asks a server and runs nothing."""
+    names = [p.removesuffix("ExecutionProvider") for p in providers]
+    return ["CPU", *(n for n in names if n not in {"CPU", "Azure"})]
 
 
 def _version(name: str) -> str | None:

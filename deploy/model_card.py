@@ -84,9 +84,13 @@ def _measured(metrics: Any, device: Any) -> str:
         rows.append(_row("AP (IoU .5 to .95)", metrics["ap"], 4))
     for part, pair in (metrics.get("by_part") or {}).items():
         rows.append(_row(f"AP of {part}", pair, 4))
+    for part, pair in (metrics.get("slices") or {}).items():
+        rows.append(_row(f"AP of the {part} third of the images", pair, 4))
     rows.append(_row("boxes above a confidence of .25", (metrics.get("boxes"), metrics.get("parent_boxes")), 0))
     if metrics.get("ms"):
-        rows.append(_row("milliseconds per image", (metrics["ms"], metrics.get("parent_ms")), 2))
+        rows.append(_row("milliseconds per image, median", (metrics["ms"], metrics.get("parent_ms")), 2))
+    if metrics.get("p95"):
+        rows.append(_row("milliseconds per image, 95 of 100 are faster", metrics["p95"], 2))
     where = "an unrecorded device"
     if isinstance(device, dict):
         runs = device.get("runs in") or {}
@@ -112,6 +116,8 @@ def _training(run: Mapping[str, Any] | None, parent: Mapping[str, Any]) -> str:
         lines.append(
             f"- teacher: {Path(str(kd.get('teacher'))).name}; recipe {recipe.get('name')} ({gains or 'gains ' + UNKNOWN})"
         )
+    elif args.get("distill_model"):
+        lines.append(f"- teacher: {Path(str(args['distill_model'])).name}, by Ultralytics' own distill_model=")
     else:
         lines.append("- trained without a teacher")
     return "\n".join(lines)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import queue
 import threading
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from yolo_kd.deploy import machine
 from yolo_kd.deploy.artifact import Artifact
 from yolo_kd.deploy.backends import Backend, Settings, input_shape, one_line
 
@@ -73,7 +73,7 @@ class ONNXBackend(Backend):
         self._input, kind, self.output_shape = _ports(self._session, artifact.model_path, shape)
         self.batch, self._timeout_s = settings.batch, settings.timeout_s
         # Several runs of one thread each are faster than one of several; one more than cores, because we decode meanwhile.
-        self.slots = (settings.threads or _cores()) + 1 if together else 1
+        self.slots = (settings.threads or machine.cores()) + 1 if together else 1
         self._blobs = [np.empty(shape, kind) for _ in range(self.slots)]
         self._options = [ort.RunOptions() for _ in range(self.slots)]
         self._workers: list[_Worker] = []
@@ -207,11 +207,6 @@ def _ports(
         )
     out = outputs[0].shape
     return inputs[0].name, kind, tuple(out) if all(isinstance(n, int) for n in out) else None
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _value(text: str) -> Any:

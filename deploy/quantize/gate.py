@@ -50,9 +50,11 @@ class Measured:
         score_error: Mean absolute difference of matched confidences.
         ms: Milliseconds per image, median; None if it was not timed.
         parent_ms: The parent's, in what this device runs it in by default.
+        p95: Milliseconds of the slowest image of twenty, of artifact and parent.
         ap: AP of artifact and parent; None without labels.
         drop_interval: Bootstrap interval of the drop in AP.
         by_part: AP of artifact and parent for each class and size by name; None where there was no box.
+        slices: The same for thirds of the images by brightness and sharpness; reported, not judged.
         labelled: Number of labelled boxes of each of these.
         overlap: Number of these images that the artifact was calibrated on.
         failure: Why the artifact could not be run on all images; empty if it could.
@@ -68,9 +70,11 @@ class Measured:
     score_error: float
     ms: float | None = None
     parent_ms: float | None = None
+    p95: tuple[float, float] | None = None
     ap: tuple[float, float] | None = None
     drop_interval: tuple[float, float] | None = None
     by_part: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    slices: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
     labelled: Mapping[str, int] = field(default_factory=dict)
     overlap: int = 0
     failure: str = ""

@@ -33,7 +33,12 @@ def test_from_the_gate_to_the_device(artifact, float_export, learnt, pictures, t
     with zipfile.ZipFile(out) as opened:
         text = opened.read("MODEL_CARD.md").decode()
     assert "Passed the gate." in text and "- trained without a teacher" in text and "- epochs: 120" in text
-    assert "| AP of car |" in text and "| milliseconds per image |" in text and "AGPL-3.0" in text
+    assert (
+        "| AP of car |" in text
+        and "| milliseconds per image, median |" in text
+        and "| AP of the dark third of the images |" in text
+        and "AGPL-3.0" in text
+    )
     assert f"sha256 {'ab' * 32}" in text
     assert main(["accept", f"bundle={out}", "minutes=0.01", "threads=1", "max_slowing=50"]) == 0
 
@@ -53,6 +58,11 @@ def test_the_card_names_teacher_recipe_and_gains(artifact):
     text = card(read_artifact(artifact), run)
     assert "- data: visdrone.yaml" in text and "- imgsz: not recorded" in text
     assert "- teacher: yolov8l.pt; recipe csgr_lqe (csgr.cs 0.1235)" in text
+
+
+def test_the_card_knows_the_distillation_of_ultralytics(artifact):
+    text = card(read_artifact(artifact), {"args": {"distill_model": "/w/yolo11x.pt"}})
+    assert "- teacher: yolo11x.pt, by Ultralytics' own distill_model=" in text and "without a teacher" not in text
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from yolo_kd.deploy import doctor
-from yolo_kd.deploy.artifact import read_artifact
+from yolo_kd.deploy.artifact import read_artifact, write_manifest
 
 from yolo_kd.cli import main
 from yolo_kd.errors import MisuseError, YoloKDError
 
-FOUND = {"openvino": {"CPU": {}, "GPU.0": {}}, "accelerators": []}
+PROVIDERS = ["CUDAExecutionProvider", "AzureExecutionProvider", "CPUExecutionProvider"]
+FOUND = {"openvino": {"CPU": {}, "GPU.0": {}}, "onnxruntime": PROVIDERS, "accelerators": []}
 
 
 def test_the_inventory_names_processor_packages_and_devices(capsys, tmp_path):
@@ -45,11 +47,21 @@ def test_an_npu_that_is_not_there_is_said_and_exits_one(float_export, capsys, wo
 
 def test_devices_are_found_by_name_or_family():
     assert doctor.devices(FOUND, "openvino", None) == ["CPU", "GPU.0"]
-    assert doctor.devices(FOUND, "openvino", "gpu") == ["GPU"] and doctor.devices(FOUND, "onnx", None) == ["CPU"]
+    assert doctor.devices(FOUND, "openvino", "gpu") == ["GPU"]
+    assert doctor.devices(FOUND, "onnx", None) == ["CPU", "CUDA"] and doctor.devices(FOUND, "onnx", "cuda") == ["CUDA"]
     with pytest.raises(YoloKDError, match="the kernel shows accel0 in"):
         doctor.devices({**FOUND, "accelerators": ["accel0"]}, "openvino", "NPU")
     with pytest.raises(YoloKDError, match="device=GPU.1: openvino finds CPU, GPU.0 here; install its driver"):
         doctor.devices(FOUND, "openvino", "GPU.1")
+
+
+def test_a_changed_file_is_refused_before_anything_parses_it(float_export, tmp_path, capsys):
+    folder = tmp_path / "best_openvino_model"
+    shutil.copytree(float_export, folder)
+    write_manifest(read_artifact(folder))
+    (folder / "best.xml").write_text("<net")
+    assert main(["doctor", f"model={folder}", "device=CPU"]) == 3
+    assert "best.xml has sha256" in capsys.readouterr().err
 
 
 def edited(float_export: Path, folder: Path, change) -> Path:

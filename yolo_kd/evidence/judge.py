@@ -88,7 +88,8 @@ def measure(artifact: Detector, parent: Detector, split: Split, timed: int = TIM
         seen = _with_precision(seen, found, wanted)
     if timed:
         own, theirs = time_in_turn((artifact, parent), [read_frame(p) for p in split.images[:8]], timed)
-        seen = replace(seen, ms=statistics.median(own), parent_ms=statistics.median(theirs))
+        slowest = (float(np.percentile(own, 95)), float(np.percentile(theirs, 95)))
+        seen = replace(seen, ms=statistics.median(own), parent_ms=statistics.median(theirs), p95=slowest)
     return seen
 
 
@@ -128,6 +129,7 @@ def _with_precision(seen: Measured, found: Seen, wanted: Seen) -> Measured:
         ap=(after.ap, before.ap),
         drop_interval=drop_interval(parent, own),
         by_part=by_part,
+        slices={name: (own.ap_of(images), parent.ap_of(images)) for name, images in wanted.slices().items()},
         labelled={**dict(before.boxes), **sizes},
     )
 

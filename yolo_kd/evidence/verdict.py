@@ -83,8 +83,7 @@ def judge(
         except YoloKDError as error:  # it does not even open: that is a verdict, not an accident
             seen = broken(len(split.images), 0, str(error))
     seen = replace(seen, overlap=overlap(identity, artifact.facts))
-    metrics = {k: v for k, v in asdict(seen).items() if k not in {"by_part", "labelled"}}
-    metrics["by_part"] = {k: list(v) for k, v in seen.by_part.items()}
+    metrics = {k: v for k, v in asdict(seen).items() if k != "labelled"}
     artifact.check_files()  # what is written below speaks of the files that were measured
     facts = {
         **artifact.facts,

@@ -31,6 +31,7 @@ def main(settings: dict[str, Any]) -> int:
     failed, examined = False, []
     if keys["model"]:
         artifact = read_artifact(str(keys["model"]))
+        artifact.check_files()  # before any parser sees them
         frames = _frames(keys, artifact.input_hw)
         examined = [doctor.examine(artifact, d, frames) for d in doctor.devices(found, artifact.format, wanted)]
         print("\n" + aligned([_row(e) for e in examined]))

@@ -75,6 +75,16 @@ def parse_labels(text: str, names: Collection[int] | None) -> tuple[np.ndarray, 
     return table[usable], faults
 
 
+def label_text(boxes_xywhn: np.ndarray, classes: np.ndarray) -> str:
+    """YOLO lines `class cx cy w h` with 6 decimals.
+
+    >>> label_text(np.array([[0.5, 0.5, 0.25, 0.125]]), np.array([2]))
+    '2 0.500000 0.500000 0.250000 0.125000\\n'
+    """
+    lines = [f"{c} " + " ".join(f"{v:.6f}" for v in box) + "\n" for c, box in zip(classes, boxes_xywhn)]
+    return "".join(lines)
+
+
 def _fault(box: Box, names: Collection[int] | None) -> tuple[str, str] | None:
     kind, cx, cy, w, h = box
     if not all(map(math.isfinite, box)):

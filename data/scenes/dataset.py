@@ -14,9 +14,9 @@ from itertools import repeat
 from pathlib import Path
 
 import cv2
-import numpy as np
 import yaml
 from yolo_kd.cfg.home import cache_home
+from yolo_kd.data.labels import label_text
 from yolo_kd.data.scenes.scene import VERSION, check_request, render_scene
 from yolo_kd.data.scenes.traffic import CLASSES
 
@@ -153,16 +153,6 @@ def _write_one(folder: Path, seed: int, split: str, index: int, size: int) -> No
     _, packed = cv2.imencode(".jpg", scene.image, [cv2.IMWRITE_JPEG_QUALITY, _STORE_QUALITY])
     (folder / "images" / split / f"{stem}.jpg").write_bytes(packed.tobytes())
     (folder / "labels" / split / f"{stem}.txt").write_text(label_text(scene.boxes_xywhn, scene.classes))
-
-
-def label_text(boxes_xywhn: np.ndarray, classes: np.ndarray) -> str:
-    """YOLO lines `class cx cy w h` with 6 decimals.
-
-    >>> label_text(np.array([[0.5, 0.5, 0.25, 0.125]]), np.array([2]))
-    '2 0.500000 0.500000 0.250000 0.125000\\n'
-    """
-    lines = [f"{c} " + " ".join(f"{v:.6f}" for v in box) + "\n" for c, box in zip(classes, boxes_xywhn)]
-    return "".join(lines)
 
 
 def _write_descriptions(folder: Path, counts: dict[str, int], manifest: dict) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from yolo_kd.data.labels import label_text
 from yolo_kd.data.scenes.camera import Camera
-from yolo_kd.data.scenes.dataset import label_text
 from yolo_kd.data.scenes.light import choose_light
 from yolo_kd.data.scenes.scene import VERSION, Scene, build_world, develop, paint_view, to_scene
 from yolo_kd.data.scenes.sensor import choose_sensor, steady

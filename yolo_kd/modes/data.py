@@ -11,6 +11,7 @@ from yolo_kd.errors import MisuseError, did_you_mean
 ACTIONS = {
     "check": "yolo_kd.modes.data_check",
     "split": "yolo_kd.modes.data_split",
+    "convert": "yolo_kd.modes.data_convert",
 }
 
 

@@ -1,0 +1,448 @@
+"""Converters: small samples in the original formats, written by hand from their documentation, against boxes worked out
+by hand; what is dropped is counted with its place; a stopped run goes on; misuse and malformed files are one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from yolo_kd.data.check import check
+from yolo_kd.data.convert import REPORT, convert
+from yolo_kd.data.converters import CONVERTERS, load
+from yolo_kd.data.description import read_description
+
+from yolo_kd.cli import main
+from yolo_kd.errors import MisuseError, YoloKDError
+
+WIDTH, HEIGHT = 200, 100
+
+
+def picture(path: Path, seed: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    coarse = np.random.default_rng([seed, *path.name.encode()]).integers(0, 256, (5, 10, 3)).astype(np.uint8)
+    cv2.imwrite(str(path), cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC))
+
+
+def text(path: Path, content: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+
+
+def visdrone(root: Path) -> None:
+    """Of the toolkit's README: <left>,<top>,<width>,<height>,<score>,<category>,<truncation>,<occlusion>."""
+    for part in ("train", "val", "test-dev"):
+        folder = root / f"VisDrone2019-DET-{part}"
+        picture(folder / "images" / "0000001_02999_d_0000005.jpg", len(part))
+        text(folder / "annotations" / "0000001_02999_d_0000005.txt",
+             "10,20,40,60,1,4,0,0\n"  # car: centre 30, 50 of 200 x 100
+             "190,90,20,20,1,1,1,0,\n"  # pedestrian, half out of the picture; many lines end in a comma
+             "0,0,50,50,0,0,0,0\n0,0,9,9,1,11,0,0\n5,5,9,9,0,10,0,2\n")  # fmt: skip
+    picture(root / "VisDrone2019-DET-train/images/9999.jpg")
+
+
+def coco(root: Path) -> None:
+    """Of cocodataset.org/#format-data: bbox is left, top, width, height; category ids have gaps."""
+    categories = [{"id": 1, "name": "person"}, {"id": 90, "name": "toothbrush"}, {"id": 3, "name": "car"}]
+    for part in ("train", "val"):
+        images = [{"id": 7 + i, "file_name": f"{part}{i}.jpg", "width": WIDTH, "height": HEIGHT} for i in range(2)]
+        for image in images:
+            picture(root / f"{part}2017" / str(image["file_name"]))
+        notes = [
+            {"id": 1, "image_id": 7, "category_id": 90, "bbox": [10, 20, 40, 60], "iscrowd": 0},
+            {"id": 2, "image_id": 7, "category_id": 1, "bbox": [190.0, 90.0, 20.0, 20.0], "iscrowd": 0},
+            {
+                "id": 3,
+                "image_id": 7,
+                "category_id": 1,
+                "bbox": [0, 0, 99, 99],
+                "iscrowd": 1,
+                "segmentation": {"counts": []},
+            },
+            {"id": 4, "image_id": 7, "category_id": 3, "bbox": [50, 50, 0, 10], "iscrowd": 0},
+            {"id": 5, "image_id": 999, "category_id": 3, "bbox": [50, 50, 10, 10], "iscrowd": 0},
+            {"id": 6, "image_id": 7, "category_id": 2, "bbox": [50, 50, 10, 10], "iscrowd": 0},
+        ]
+        content = {"info": {"year": 2017}, "images": images, "annotations": notes, "categories": categories}
+        text(root / "annotations" / f"instances_{part}2017.json", json.dumps(content))
+    text(root / "annotations" / "captions_train2017.json", "{}")
+
+
+def voc(root: Path) -> None:
+    """Of the devkit's documentation: pixels from 1, ends included: xmin=11, xmax=50 is 40 wide and starts at 10."""
+    for year, names in (("2007", ("train", "val", "test")), ("2012", ("train", "val"))):
+        place = root / f"VOC{year}"
+        for name in names:
+            stem = f"{year}_00000{len(name)}_{name}"
+            text(place / "ImageSets/Main" / f"{name}.txt", f"{stem}\n")
+            picture(place / "JPEGImages" / f"{stem}.jpg")
+            text(place / "Annotations" / f"{stem}.xml", f"""<annotation>
+  <size><width>{WIDTH}</width><height>{HEIGHT}</height><depth>3</depth></size>
+  <object><name>dog</name><truncated>1</truncated><difficult>0</difficult>
+    <bndbox><xmin>11</xmin><ymin>21</ymin><xmax>50</xmax><ymax>80</ymax></bndbox>
+    <part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></part>
+  </object>
+  <object><name>person</name><bndbox><ymin>1</ymin><xmin>1</xmin><ymax>100</ymax><xmax>200</xmax></bndbox></object>
+  <object><name>cat</name><difficult>1</difficult>
+    <bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object>
+  <object><name>unicorn</name>
+    <bndbox><xmin>1</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox></object>
+</annotation>
+""")  # fmt: skip
+
+
+def kitti(root: Path) -> None:
+    """Of the development kit's readme: type truncated occluded alpha left top right bottom, then 3D; counted from 0."""
+    for stem in ("000000", "000001"):
+        picture(root / "training/image_2" / f"{stem}.png")
+        text(root / "training/label_2" / f"{stem}.txt",
+             "Car 0.00 0 -1.57 10.00 20.00 50.00 80.00 1.65 1.67 3.64 -0.65 1.71 46.70 -1.59\n"
+             "Person_sitting 0.88 3 0.21 190.00 90.00 210.00 110.00 1.9 0.5 1.2 1.8 1.5 8.4 0.01\n"
+             "DontCare -1 -1 -10 5.00 5.00 9.00 9.00 -1 -1 -1 -1000 -1000 -1000 -10\n")  # fmt: skip
+
+
+def bdd(root: Path) -> None:
+    """Of doc.bdd100k.com/format.html: box2d's last pixel belongs to it: x1=10, x2=49 is 40 wide."""
+    for part in ("train", "val"):
+        labels = [
+            {"id": "1", "category": "car", "attributes": {"occluded": False, "truncated": False},
+             "box2d": {"x1": 10, "y1": 20, "x2": 49, "y2": 79}},
+            {"id": "2", "category": "person", "box2d": {"x1": 190, "y1": 90, "x2": 209, "y2": 109}},
+            {"id": "3", "category": "other vehicle", "box2d": {"x1": 5, "y1": 5, "x2": 9, "y2": 9}},
+            {"id": "4", "category": "car", "attributes": {"crowd": True}, "box2d": {"x1": 5, "y1": 5, "x2": 9, "y2": 9}},
+            {"id": "5", "category": "lane", "poly2d": [{"vertices": [[1, 2]]}]},
+        ]  # fmt: skip
+        frames = [{"name": f"{part}-a.jpg", "attributes": {"weather": "rainy"}, "labels": labels}]
+        frames.append({"name": f"{part}-b.jpg"})
+        for frame in frames:
+            picture(root / "images/100k" / part / str(frame["name"]))
+        text(root / "labels/det_20" / f"det_{part}.json", json.dumps(frames, indent=1))
+
+
+SAMPLES: dict[str, Callable[[Path], None]] = {
+    "visdrone": visdrone,
+    "coco": coco,
+    "voc": voc,
+    "kitti": kitti,
+    "bdd": bdd,
+}
+WHOLE, CORNER = "0.150000 0.500000 0.200000 0.600000", "0.975000 0.950000 0.050000 0.100000"
+EXPECTED = {
+    "visdrone": ("train/0000001_02999_d_0000005.txt", f"3 {WHOLE}\n0 {CORNER}\n"),
+    "coco": ("val/val0.txt", f"2 {WHOLE}\n0 {CORNER}\n"),
+    "voc": ("val/2007_000004_test.txt", f"11 {WHOLE}\n14 0.500000 0.500000 1.000000 1.000000\n"),
+    "kitti": ("train/000001.txt", f"0 {WHOLE}\n4 {CORNER}\n"),
+    "bdd": ("train/train-a.txt", f"2 {WHOLE}\n0 {CORNER}\n"),
+}
+DROPPED = {
+    "visdrone": {"category 0: ignored region": 3, "category 11: others": 3, "score 0: not counted in the evaluation": 3},
+    "coco": {"iscrowd: a group as one region": 2, "a box without area": 2, "category 2 is not in the file's categories": 2,
+             "annotation of a picture that is not in the file": 2},
+    "voc": {"difficult: not counted in the evaluation": 5, "class 'unicorn' is not among the names": 5},
+    "kitti": {"DontCare": 2},
+    "bdd": {"class 'other vehicle' is not among the names": 2, "crowd or ignored: not counted in the evaluation": 2,
+            "no box2d: lane": 2},
+}  # fmt: skip
+IMAGES = {
+    "visdrone": {"train": 1, "val": 1, "test": 1}, "coco": {"train": 2, "val": 2}, "voc": {"train": 4, "val": 1},
+    "kitti": {"train": 2}, "bdd": {"train": 2, "val": 2},
+}  # fmt: skip
+
+
+def test_every_format_has_a_sample() -> None:
+    assert SAMPLES.keys() == CONVERTERS.keys()
+
+
+@pytest.mark.parametrize("kind", CONVERTERS)
+def test_a_sample_becomes_the_boxes_worked_out_by_hand(tmp_path: Path, capsys, kind: str) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    SAMPLES[kind](source)
+    before = state(source)
+    assert main(["data", "convert", f"from={kind}", f"source={source}", f"out={out}"]) == 0
+    name, lines = EXPECTED[kind]
+    assert (out / "labels" / name).read_text() == lines
+    report = json.loads((out / REPORT).read_text())
+    assert report["done"] and {part: row["images"] for part, row in report["parts"].items()} == IMAGES[kind]
+    assert {reason: row["count"] for reason, row in report["dropped"].items()} == DROPPED[kind]
+    assert report["cut"] == (0 if kind == "voc" else sum(IMAGES[kind].values()) // (1 + (kind in {"coco", "bdd"})))
+    printed = capsys.readouterr().out
+    for reason, row in report["dropped"].items():
+        assert f"objects left out: {row['count']}, {reason}; e.g. {row['examples'][0]}" in printed
+        path, _, line = row["examples"][0].partition(":")
+        assert Path(path).is_file() and line
+    found = check(read_description(out / "data.yaml"), leak=1.0)
+    assert {kind for kind in found.counts() if kind != "part_empty"} <= {"class_unused"}
+    assert state(source) == before, "the source stays as it is"
+
+
+def state(root: Path) -> dict[str, tuple[int, bytes]]:
+    return {str(p): (p.stat().st_mtime_ns, p.read_bytes()) for p in root.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("kind", CONVERTERS)
+def test_ultralytics_trains_on_it(tmp_path: Path, kind: str) -> None:
+    """Its loader finds every image with every box; kitti has no validation part, and is told how to get one."""
+    from ultralytics.data.dataset import YOLODataset
+    from ultralytics.data.utils import check_det_dataset
+
+    SAMPLES[kind](tmp_path / "in")
+    found = convert(kind, tmp_path / "in", tmp_path / "out")
+    if kind == "kitti":
+        raw = yaml.safe_load((tmp_path / "out/data.yaml").read_text())
+        assert "val" not in raw
+        (tmp_path / "out/data.yaml").write_text(yaml.safe_dump({**raw, "val": "images/train"}))
+    data = check_det_dataset(str(tmp_path / "out/data.yaml"), autodownload=False)
+    loaded = YOLODataset(img_path=data["train"], data=data, augment=False, imgsz=64)
+    assert len(loaded.labels) == found.parts["train"]["images"]
+    assert sum(len(label["cls"]) for label in loaded.labels) == sum(found.parts["train"]["boxes"].values())
+    assert data["names"] == dict(enumerate(found.names))
+
+
+def test_a_picture_that_cannot_be_used_is_left_out_and_named(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    kitti(source)
+    for stem in ("000002", "000003", "000004"):
+        picture(source / "training/image_2" / f"{stem}.png")
+    for stem in ("000002", "000003"):
+        text(source / "training/label_2" / f"{stem}.txt", "")
+    (source / "training/image_2/000002.png").write_bytes(b"")
+    (source / "training/image_2/000003.png").write_bytes((source / "training/image_2/000001.png").read_bytes()[:-40])
+    found = convert("kitti", source, tmp_path / "out")
+    assert {reason: row["count"] for reason, row in found.refused.items()} == {
+        "the picture is empty": 1, "the picture is damaged": 1, "no annotation file": 1,
+    }  # fmt: skip
+    assert "000004" in found.refused["no annotation file"]["examples"][0]
+    assert len(list((tmp_path / "out/images/train").iterdir())) == found.parts["train"]["images"] == 2
+
+
+def test_labels_for_another_size_are_left_out(tmp_path: Path) -> None:
+    """A folder of scaled pictures beside the labels of the originals would put every box in the wrong place."""
+    coco(tmp_path / "in")
+    path = tmp_path / "in/annotations/instances_val2017.json"
+    content = json.loads(path.read_text())
+    content["images"][0] |= {"width": 400, "height": 200}
+    path.write_text(json.dumps(content))
+    found = convert("coco", tmp_path / "in", tmp_path / "out")
+    row = found.refused["the labels are for another size of picture"]
+    assert row["count"] == 1 and row["examples"][0].endswith("says 400x200, val0.jpg has 200x100")
+    assert found.parts["val"]["images"] == 1
+
+
+def test_boxes_again_and_outside_are_left_out(tmp_path: Path) -> None:
+    visdrone(tmp_path / "in")
+    label = tmp_path / "in/VisDrone2019-DET-val/annotations/0000001_02999_d_0000005.txt"
+    label.write_text("10,20,40,60,1,4,0,0\n10,20,40,60,1,4,1,0\n300,20,40,60,1,4,0,0\n10,20,40,0,1,4,0,0\n")
+    found = convert("visdrone", tmp_path / "in", tmp_path / "out")
+    assert (tmp_path / "out/labels/val" / label.name).read_text() == f"3 {WHOLE}\n"
+    assert found.dropped["the same box again"]["count"] == found.dropped["a box without area"]["count"] == 1
+    outside = found.dropped["a box outside of the picture, or less than half a pixel thin"]["examples"]
+    assert outside == [f"{label}: box 300, 20, 340, 80"]
+
+
+def test_names_choose_and_order_the_classes(tmp_path: Path) -> None:
+    kitti(tmp_path / "in")
+    found = convert("kitti", tmp_path / "in", tmp_path / "out", names=["person-sitting", "tram"])
+    assert (tmp_path / "out/labels/train/000001.txt").read_text() == f"0 {CORNER}\n"
+    assert found.dropped["class 'Car' is not among the names"]["count"] == 2
+    (tmp_path / "names.yaml").write_text("names: {0: car, 1: Person sitting}\n")
+    words = [f"source={tmp_path / 'in'}", f"out={tmp_path / 'b'}", f"names={tmp_path / 'names.yaml'}"]
+    assert main(["data", "convert", "from=kitti", *words]) == 0
+    assert (tmp_path / "b/labels/train/000001.txt").read_text() == f"0 {WHOLE}\n1 {CORNER}\n"
+
+
+def test_kitti_takes_the_usual_lists_where_they_are(tmp_path: Path) -> None:
+    kitti(tmp_path / "in")
+    text(tmp_path / "in/ImageSets/train.txt", "000001\n")
+    text(tmp_path / "in/ImageSets/val.txt", "000000\n")
+    found = convert("kitti", tmp_path / "in", tmp_path / "out")
+    assert {part: row["images"] for part, row in found.parts.items()} == {"train": 1, "val": 1}
+    assert (tmp_path / "out/images/val/000000.png").is_file()
+
+
+def test_kitti_without_lists_is_told_to_split(tmp_path: Path, capsys) -> None:
+    kitti(tmp_path / "in")
+    assert main(["data", "convert", "from=kitti", f"source={tmp_path / 'in'}", f"out={tmp_path / 'out'}"]) == 0
+    assert "no validation part yet: yolo-kd data split" in capsys.readouterr().out
+
+
+def test_voc_other_lists_stay_as_they_are_and_difficult_may_stay(tmp_path: Path) -> None:
+    """HIT-UAV comes like this: one folder with train, val and test lists."""
+    voc(tmp_path / "vocs")
+    source = (tmp_path / "vocs/VOC2007").rename(tmp_path / "normal_xml")
+    found = convert("voc", source, tmp_path / "out", difficult=True, names=["dog", "cat"])
+    assert {part: row["images"] for part, row in found.parts.items()} == {"train": 1, "val": 1, "test": 1}
+    assert found.parts["val"]["boxes"] == {"dog": 1, "cat": 1}
+    assert main(["data", "convert", "from=kitti", "source=x", f"out={tmp_path / 'y'}", "difficult=true"]) == 2
+
+
+def test_bdd_of_2018_and_a_list_below_frames(tmp_path: Path) -> None:
+    bdd(tmp_path / "in")
+    for part in ("train", "val"):
+        path = tmp_path / f"in/labels/det_20/det_{part}.json"
+        frames = {"frames": json.loads(path.read_text()), "config": {}}
+        text(tmp_path / f"in/labels/bdd100k_labels_images_{part}.json", json.dumps(frames))
+        path.unlink()
+    convert("bdd", tmp_path / "in", tmp_path / "out")
+    assert (tmp_path / "out/labels/train/train-a.txt").read_text() == EXPECTED["bdd"][1]
+
+
+@pytest.mark.parametrize(("how", "linked"), [("copy", False), ("hardlink", True), ("symlink", True)])
+def test_pictures_are_copied_or_linked_and_never_moved(tmp_path: Path, how: str, linked: bool) -> None:
+    kitti(tmp_path / "in")
+    convert("kitti", tmp_path / "in", tmp_path / "out", images=how)
+    one, other = tmp_path / "in/training/image_2/000000.png", tmp_path / "out/images/train/000000.png"
+    assert one.samefile(other) == linked and one.read_bytes() == other.read_bytes()
+    assert other.is_symlink() == (how == "symlink")
+
+
+class Killed(BaseException):
+    """As if the process were gone."""
+
+
+@pytest.mark.parametrize("kind", CONVERTERS)
+def test_a_stopped_run_goes_on_and_ends_the_same(tmp_path: Path, monkeypatch, kind: str) -> None:
+    """Stopped in the middle of every copy in turn; each picture is copied once, and nothing half-written has its name."""
+    from yolo_kd.data import convert as module
+
+    SAMPLES[kind](tmp_path / "in")
+    whole = convert(kind, tmp_path / "in", tmp_path / "once")
+    copied: list[str] = []
+    real = module.shutil.copy2
+
+    def copy(source: Path, target: Path) -> None:
+        Path(target).write_bytes(b"half")
+        if stop[0] == len(copied):
+            raise Killed
+        copied.append(Path(source).name)
+        real(source, target)
+
+    monkeypatch.setattr(module.shutil, "copy2", copy)
+    total, stop = sum(row["images"] for row in whole.parts.values()), [0]
+    for at in range(total):
+        stop[0] = at
+        with pytest.raises(Killed):
+            convert(kind, tmp_path / "in", tmp_path / "twice")
+        assert not (tmp_path / "twice/data.yaml").exists()
+        assert json.loads((tmp_path / "twice" / REPORT).read_text())["done"] is False
+        assert len([p for p in (tmp_path / "twice/images").rglob("[!.]*") if p.is_file()]) == at
+        stop[0] = at + 1
+        if at + 1 < total:
+            with pytest.raises(Killed):
+                convert(kind, tmp_path / "in", tmp_path / "twice")
+    assert convert(kind, tmp_path / "in", tmp_path / "twice") == whole
+    assert len(copied) == total
+    files = {p.relative_to(tmp_path / "once") for p in (tmp_path / "once").rglob("*")}
+    assert {p.relative_to(tmp_path / "twice") for p in (tmp_path / "twice").rglob("*")} == files
+    for name in files:
+        one, two = tmp_path / "once" / name, tmp_path / "twice" / name
+        assert one.is_dir() or one.read_bytes() == two.read_bytes()
+
+
+def test_a_full_disk_is_one_line_and_another_run_goes_on(tmp_path: Path, monkeypatch) -> None:
+    import errno
+
+    from yolo_kd.data import convert as module
+
+    kitti(tmp_path / "in")
+    with monkeypatch.context() as patch:
+        patch.setattr(module.shutil, "copy2", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space")))
+        with pytest.raises(YoloKDError, match="no room left on the disk; make room and run the same command again"):
+            convert("kitti", tmp_path / "in", tmp_path / "out")
+    assert convert("kitti", tmp_path / "in", tmp_path / "out").parts["train"]["images"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "from= is missing"),
+        (["from=kiti", "source=IN", "out=OUT"], "no such format (did you mean 'kitti'?)"),
+        (["from=kitti", "source=GONE", "out=OUT"], "no such folder"),
+        (["from=kitti", "source=IN", "out=IN"], "lies in the source"),
+        (["from=kitti", "source=IN", "out=IN/new"], "lies in the source"),
+        (["from=kitti", "source=IN", "out=TAKEN"], "is not empty and holds no convert.json"),
+        (["from=kitti", "source=IN", "out=OTHER"], "was begun with images=copy, asked for is images=symlink"),
+        (["from=kitti", "source=IN", "out=OUT", "images=move"], "expected one of copy, hardlink, symlink"),
+        (["from=kitti", "source=IN", "out=OUT", "names=car,,van"], "expected class names with commas"),
+        (["from=kitti", "source=IN", "out=OUT", "names=car,CAR"], "two of them are the same"),
+        *((["from=" + kind, "source=EMPTY", "out=OUT"], "source=EMPTY: expected") for kind in CONVERTERS),
+    ],
+)
+def test_misuse_is_one_line(tmp_path: Path, capsys, words: list[str], said: str) -> None:
+    kitti(tmp_path / "in")
+    convert("kitti", tmp_path / "in", tmp_path / "other")
+    for name in ("empty", "taken"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "taken/mine.txt").write_text("mine")
+    extra = ["images=symlink"] if any("OTHER" in w for w in words) else []
+    places = {name.upper(): str(tmp_path / name) for name in ("in", "out", "gone", "taken", "other", "empty")}
+    before = {str(p) for p in tmp_path.rglob("*")}
+    for name, place in places.items():
+        words = [w.replace(f"={name}", f"={place}") for w in words]
+        said = said.replace(f"={name}", f"={place}")
+    assert main(["data", "convert", *words, *extra]) == 2
+    line = capsys.readouterr().err
+    assert said in line and len(line.splitlines()) == 1
+    assert {str(p) for p in tmp_path.rglob("*")} == before
+
+
+def spoil(path: str, old: str, new: str) -> Callable[[Path], str]:
+    def change(root: Path) -> str:
+        file = root / path
+        content = file.read_text()
+        assert old in content
+        file.write_text(content.replace(old, new, 1))
+        return str(file)
+
+    return change
+
+
+VIS = "VisDrone2019-DET-val/annotations/0000001_02999_d_0000005.txt"
+KIT, XML = "training/label_2/000001.txt", "VOC2007/Annotations/2007_000005_train.xml"
+JSN, DET = "annotations/instances_val2017.json", "labels/det_20/det_val.json"
+MALFORMED = [
+    ("visdrone", spoil(VIS, "190,90,20,20,1,1,1,0,", "190,90,20"), 2, "expected 8 numbers with commas between"),
+    ("visdrone", spoil(VIS, "190,90", "190,x"), 2, "expected numbers, found"),
+    ("visdrone", spoil(VIS, "190,90", "190,inf"), 2, "expected finite numbers"),
+    ("visdrone", spoil(VIS, "0,0,9,9,1,11", "0,0,9,9,1,12"), 4, "expected a category from 0 to 11, found 12"),
+    ("kitti", spoil(KIT, "-1.57 10.00", "10.00"), 1, "expected 15 columns, type first"),
+    ("kitti", spoil(KIT, "190.00", "a"), 2, "expected numbers"),
+    ("voc", spoil(XML, "</size>", ""), 12, "no XML (mismatched tag)"),
+    ("voc", spoil(XML, "<xmin>11</xmin>", ""), 4, "bndbox has no xmin"),
+    ("voc", spoil(XML, "<xmin>11<", "<xmin>left<"), 4, "expected numbers, found 'left'"),
+    ("voc", spoil(XML, "<name>person</name>", ""), 7, "expected an object with name and bndbox"),
+    ("voc", spoil(XML, "<annotation>", '<!DOCTYPE a [<!ENTITY b "c">]><annotation>'), 1, "has a DOCTYPE"),
+    ("coco", spoil(JSN, '"annotations":', '"annotation":'), 1, "has no 'annotations'"),
+    ("coco", spoil(JSN, '"bbox": [10, 20, 40, 60]', '"bbox": [10, 20, 40]'), 1, "annotations[0]: expected bbox as 4"),
+    ("coco", spoil(JSN, "[190.0, 90.0", "[190.0, NaN"), 1, "annotations[1]: expected finite numbers"),
+    ("coco", spoil(JSN, '"category_id": 90', '"category_id": "x"'), 1, "expected a whole number as category id"),
+    ("coco", spoil(JSN, '"file_name": "val0.jpg"', '"file_name": "../val0.jpg"'), 1, "leads out of the folder"),
+    ("coco", spoil(JSN, '"id": 8', '"id": 7'), 1, "images[1]: id 7 was the id of val0.jpg already"),
+    ("coco", spoil(JSN, '"image_id": 7', '"image_id": [7]'), 1, "expected a number or a name as image id"),
+    ("coco", spoil(JSN, '"categories": [', '"categories": {'), 1, "no JSON as expected"),
+    ("bdd", spoil(DET, '"category": "car",', ""), 2, "frames[0], labels[0]: expected an object with category"),
+    ("bdd", spoil(DET, '"x1": 10,', ""), 2, "labels[0]: expected box2d with x1"),
+    ("bdd", spoil(DET, '"name": "val-a.jpg"', '"name": "/etc/x.jpg"'), 2, "expected the file name of a picture"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "change", "line", "said"), MALFORMED)
+def test_a_malformed_file_is_one_line_with_file_and_line(
+    tmp_path: Path, kind: str, change: Callable[[Path], str], line: int, said: str
+) -> None:
+    SAMPLES[kind](tmp_path / "in")
+    file = change(tmp_path / "in")
+    with pytest.raises(MisuseError) as caught:
+        convert(kind, tmp_path / "in", tmp_path / "out")
+    message = str(caught.value)
+    assert message.startswith(f"{file}:{line}") and said in message and "\n" not in message
+    assert not (tmp_path / "out/data.yaml").exists()
+
+
+def test_no_reader_is_loaded_for_another_format() -> None:
+    assert load("voc").__name__ == "Voc"
+    with pytest.raises(MisuseError, match="use visdrone, coco, voc, kitti, bdd"):
+        load("yolo")

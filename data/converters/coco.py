@@ -106,10 +106,10 @@ class _Tables:
         name = PurePosixPath(str(entry["file_name"]).replace("\\", "/"))
         if name.is_absolute() or ".." in name.parts:
             raise MisuseError(f"{where}: file_name '{name}' leads out of the folder of pictures")
-        sides = entry.get("height"), entry.get("width")
-        size = (
-            (int(sides[0]), int(sides[1])) if all(isinstance(s, int | float) and 0 < s < 1e6 for s in sides) else None
-        )
+        sides = [
+            int(s) for s in (entry.get("height"), entry.get("width")) if isinstance(s, int | float) and 0 < s < 1e6
+        ]
+        size = (sides[0], sides[1]) if len(sides) == 2 else None
         own = self._index(entry["id"], where)
         if own in self.images:
             raise MisuseError(f"{where}: id {entry['id']} was the id of {self.images[own][0]} already")

@@ -74,7 +74,7 @@ def find_description(source: str | Path) -> Path | None:
     if path.is_file():
         return path
     shipped = descriptors()
-    return shipped.get(path.stem.lower()) if str(path) == path.name else None
+    return shipped.get(path.stem) if str(path) == path.name else None
 
 
 def descriptors() -> dict[str, Path]:

@@ -12,6 +12,7 @@ import yaml
 from yolo_kd.cfg.settings import DistillSettings, changed_on_resume, default_keys, is_ours, resolve
 from yolo_kd.cfg.values import read_value
 from yolo_kd.data import scenes
+from yolo_kd.data.description import find_description
 from yolo_kd.engine import ultra
 from yolo_kd.engine.terms import check_arguments
 from yolo_kd.engine.trainer import DistillationTrainer, resumed_settings
@@ -54,6 +55,8 @@ def distill(
         student = keys.pop("model")
     if teacher is not None:
         keys["teacher"] = str(teacher)
+    if data is not None:
+        data = find_description(str(data)) or data  # the name of a descriptor that comes along
     resume = keys.get("resume")
     if resume:
         if student is not None:
@@ -85,6 +88,8 @@ def hand_over(mode: str, keys: Mapping[str, Any]) -> int:
     for key, value in keys.items():
         if key not in known:
             raise MisuseError(f"{key}={value}: unknown key{did_you_mean(key, known)}")
+    if keys.get("data"):
+        keys["data"] = str(find_description(str(keys["data"])) or keys["data"])
     model = str(keys.pop("model", "") or "")
     if not model:
         raise MisuseError(

@@ -18,7 +18,7 @@ def entries(path: Path) -> Iterator[tuple[str, int, int, Any]]:
 
     Yields:
         The list's key ("" for a file that is one list), the entry's number in it from 0, the line it begins in, and the
-        entry. Keys whose value is no list come as one entry with the number -1.
+        entry. A key comes first with the number -1 and its value, None for a list.
 
     Raises:
         MisuseError: It cannot be read, or is no JSON of that form; the message names file and line.
@@ -49,6 +49,7 @@ def _object(text: _Text) -> Iterator[tuple[str, int, int, Any]]:
         text.take(":")
         if text.peek() == "[":
             text.take("[")
+            yield key, -1, text.line, None
             yield from _list(text, key)
         else:
             line = text.line

@@ -66,7 +66,8 @@ def test_one_step_up_too_many_and_validation(elsewhere: Path) -> None:
 def test_a_name_without_a_file_is_one_that_comes_along(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shipped = {"birds": write(elsewhere / "shipped")}
     monkeypatch.setattr("yolo_kd.data.description.descriptors", lambda: shipped)
-    assert find_description("Birds.yaml") == shipped["birds"] and read_description("birds.yaml").names == {0: "a"}
+    assert find_description("birds.yaml") == shipped["birds"] and read_description("birds.yaml").names == {0: "a"}
+    assert find_description("Birds.yaml") is None, "Ultralytics' VOC.yaml is not our voc.yaml"
     assert find_description("sub/birds.yaml") is None and find_description("birds") is None
     with pytest.raises(MisuseError, match=r"bird.yaml: no such data set YAML \(did you mean 'birds.yaml'\?\)"):
         read_description("bird.yaml")

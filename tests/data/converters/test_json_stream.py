@@ -26,10 +26,11 @@ def test_the_same_as_read_at_once(tmp_path: Path, monkeypatch, chunk: int, inden
     monkeypatch.setattr(json_stream, "CHUNK", chunk)
     path = tmp_path / "a.json"
     path.write_text(json.dumps(CONTENT, indent=indent, ensure_ascii=False), encoding="utf-8")
-    found = {key: [] if isinstance(value, list) else None for key, value in CONTENT.items()}
+    found: dict = {}
     for key, number, line, entry in entries(path):
         if number < 0:
-            found[key] = entry
+            assert entry == (None if isinstance(CONTENT[key], list) else CONTENT[key])
+            found[key] = [] if entry is None else entry
         else:
             assert number == len(found[key])
             found[key].append(entry)

@@ -57,7 +57,7 @@ def test_only_a_part_is_held_in_memory(tmp_path: Path) -> None:
         file.write(",".join(json.dumps({"id": i, "x": "y" * 1000}) for i in range(40_000)))
         file.write("]}")
     tracemalloc.start()
-    assert sum(1 for _ in entries(path)) == 40_000
+    assert sum(number >= 0 for _, number, _, _ in entries(path)) == 40_000
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 16e6

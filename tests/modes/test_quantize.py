@@ -61,6 +61,8 @@ def test_an_artifact_is_made_judged_and_opens(words, tmp_path, capsys):
     assert len(plain["calibration"]["pictures"]) == plain["calibration"]["images"] == 12
     with open_detector(tmp_path / "best_int8_onnx_model") as detector:
         assert detector.backend.precision == "int8+f32"
+    page = (tmp_path / "best_int8_report.html").read_text()
+    assert "onnx INT8 passed and was chosen" in page and page.count("data:image/jpeg") == 16  # 8 pictures, both nets
     gate = [
         "gate",
         f"artifact={tmp_path / 'best_int8_onnx_model'}",
@@ -84,6 +86,7 @@ def test_a_net_that_lost_too_much_gets_layers_back_in_float(words, tmp_path, cap
 def test_without_that_it_is_rejected_and_the_layers_are_named(words, tmp_path, capsys):
     assert main([*words, *CLIPPED, "accuracy_aware=false"]) == 3
     assert "best_int8_onnx_model: REJECTED" in capsys.readouterr().out
+    assert "The one candidate did not pass: keep the float model" in (tmp_path / "best_int8_report.html").read_text()
     plain = manifest(tmp_path)
     errors = [row["error"] for row in plain["sensitivity"]]
     assert (
@@ -99,6 +102,9 @@ def test_auto_takes_the_fastest_that_passes_and_keeps_every_candidate(words, tmp
     assert main([*words, "recipe=auto"]) == 0
     out = capsys.readouterr().out
     assert f"the fastest that passed: {tmp_path / 'best_int8_onnx_model'}" in out
+    page = (tmp_path / "best_int8_report.html").read_text()
+    assert "passed and was chosen" in page and "compared on 34 training pictures" in page
+    assert all(f"onnx {name}" in page for name in search.RECIPES["onnx"])
     plain = manifest(tmp_path)
     recipes = {row["recipe"] for row in plain["search"]}
     assert recipes == {"float", *search.RECIPES["onnx"]} and all(row["p50 ms"] > 0 for row in plain["search"])

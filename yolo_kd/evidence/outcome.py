@@ -123,10 +123,13 @@ def fastest(
         for option in options:
             assert option.artifact is not None
             found = place(option.artifact, where(producer.parent), plan.overwrite, _chosen(option, trials, plan))
-            outcome = Outcome(plan.judge(found, producer.parent), option)
-            if outcome.judged.verdict.passed:
+            judged = plan.judge(found, producer.parent)
+            tried = replace(option, rejected=judged.verdict.reasons)
+            trials[trials.index(option)] = tried
+            outcome = Outcome(judged, tried)
+            if judged.verdict.passed:
                 break
-            plan.tell(f"{backend} {option.name}: rejected by the gate ({'; '.join(outcome.judged.verdict.reasons)})")
+            plan.tell(f"{backend} {option.name}: rejected by the gate ({'; '.join(judged.verdict.reasons)})")
         if options:
             outcomes.append(outcome)
     return outcomes, trials

@@ -88,6 +88,7 @@ class Trial:
         fps: Frames per second; None for latency.
         size_mb: Megabytes of its files.
         failure: Why it could not be made or run.
+        rejected: The gate's reasons, if it tried the gate and was rejected.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Trial:
     fps: float | None = None
     size_mb: float = 0.0
     failure: str = ""
+    rejected: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -126,7 +128,7 @@ class Trial:
             "p95 ms": self.p95,
             "frames/s": self.fps,
             "MB": self.size_mb,
-            "failure": self.failure or None,
+            "rejected": self.failure or "; ".join(self.rejected) or None,
         }
 
 
@@ -192,7 +194,7 @@ def search(
             if artifact is None:
                 trials.append(Trial(name, None, backend, Way(), settings, failure=failure))
             else:
-                plain = Trial(name, artifact, backend, Way(), settings, size_mb=_size(artifact))
+                plain = Trial(name, artifact, backend, Way(), settings, size_mb=size_mb(artifact))
                 trials += _judged(plain, tuning, [Way()] if target == "npu" else ways(artifact, machine.cores()))
     tell(f"timing {sum(not t.failure for t in trials)} candidates in turns")
     frames = [read_frame(p) for p in tuning.images[:FRAMES]]
@@ -263,6 +265,7 @@ def _open(artifact: Artifact | None, way: Way, **options: Any) -> Detector:
     )
 
 
-def _size(artifact: Artifact) -> float:
+def size_mb(artifact: Artifact) -> float:
+    """Megabytes of an artifact's files without the manifest."""
     files = (p for p in artifact.folder.rglob("*") if p.is_file() and p.name != MANIFEST)
     return sum(p.stat().st_size for p in files) / 1e6

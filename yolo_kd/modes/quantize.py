@@ -20,7 +20,9 @@ from yolo_kd.deploy.quantize.produce import Producer, Settings
 from yolo_kd.deploy.quantize.progress import Line
 from yolo_kd.errors import MisuseError, did_you_mean
 from yolo_kd.evidence.outcome import Plan, fastest, one_recipe
-from yolo_kd.evidence.search import TARGETS
+from yolo_kd.evidence.quantization_report import chosen, report
+from yolo_kd.evidence.report import write_report
+from yolo_kd.evidence.search import TARGETS, Trial
 from yolo_kd.evidence.table import aligned
 from yolo_kd.evidence.verdict import text
 from yolo_kd.modes.calibrate import gather, tell
@@ -76,6 +78,7 @@ def main(settings: dict[str, Any]) -> int:
     plan = Plan(
         limits, judged_on, tuning, keys["target"], keys["threads"], keys["overwrite"], keys["sensitivity"] is True
     )
+    trials: list[Trial] = []
     with tempfile.TemporaryDirectory(prefix="yolo-kd-") as work:
         if keys["recipe"] == "auto":
             if tuning is None:
@@ -90,6 +93,8 @@ def main(settings: dict[str, Any]) -> int:
                 one_recipe(p, recipes[b], plan, int8_folder(p.parent), Path(work) / b, keys["accuracy_aware"] is True)
                 for b, p in producers.items()
             ]
+        page = int8_folder(parents[0]).with_name(f"{Path(parents[0].model).stem}_int8_report.html")
+        write_report(page, report(outcomes, trials, parents, plan))
     for outcome in outcomes:
         _say(outcome.judged.artifact)
         print(text(outcome.judged))
@@ -97,12 +102,12 @@ def main(settings: dict[str, Any]) -> int:
         print(
             "prepared for an NPU: run yolo-kd doctor model=<folder> device=NPU and yolo-kd gate device=NPU where there is one"
         )
-    passed = [o.judged for o in outcomes if o.judged.verdict.passed]
-    if keys["recipe"] == "auto" and passed:
-        best = min(passed, key=lambda judged: judged.seen.ms or 0.0)
-        print(f"the fastest that passed: {best.artifact.folder}")
+    print(f"report: {page}")
+    best = chosen(outcomes)
+    if keys["recipe"] == "auto" and best:
+        print(f"the fastest that passed: {best.judged.artifact.folder}")
         return 0
-    return 0 if len(passed) == len(producers) else REJECTED
+    return 0 if best and all(o.judged.verdict.passed for o in outcomes) else REJECTED
 
 
 def left_over(source: str, calibration: CalibrationSet) -> Split | None:

@@ -28,6 +28,7 @@ MODES = {
     "accept": "a bundle at installation: hashes, parity, load; needs no torch",
     "verify": "every hash of a bundle, and its signature",
     "doctor": "what this machine can run, and how an artifact fares on each device",
+    "report": "a training as one page: verdict, curves, what was distilled, teacher, maps",
     "demo": "render traffic scenes, train a teacher, a plain and a distilled student, compare them",
     "version": "print the version",
 }
@@ -35,6 +36,7 @@ FIRST_WORD = {
     "accept": "bundle",
     "verify": "bundle",
     "data": "action",
+    "report": "run",
 }  # the key of a first word without one: yolo-kd verify student.zip
 HELP = (
     f"""yolo-kd {__version__}: teach a small YOLO from a large one

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
+
+from yolo_kd.evidence.summary import Summary
 
 Kind = Literal["float", "passed", "rejected", "failed"]
 
@@ -90,23 +92,6 @@ class Report:
     notes: Sequence[str] = ()
     max_drop: float | None = None
     throughput: bool = False
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a search came to.
-
-    Args:
-        good: Whether there is an artifact to ship.
-        heading: The verdict in one line.
-        lines: What it rests on.
-        figures: (number, what it is) worth large letters.
-    """
-
-    good: bool
-    heading: str
-    lines: tuple[str, ...] = ()
-    figures: tuple[tuple[str, str], ...] = field(default=())
 
 
 def known(value: float | None) -> float | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from yolo_kd.errors import MisuseError
 from yolo_kd.evidence.page_style import STYLE
+from yolo_kd.evidence.summary import Summary
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _VOID = frozenset({"img", "meta"})
@@ -68,6 +69,23 @@ def picture(data: bytes, alt: str, kind: str = "jpeg") -> Markup:
 def section(title: str, *children: str | None, note: str = "") -> Markup:
     """A part of the page with a heading, and under it a line that says how to read what follows."""
     return element("section", element("h2", title), element("p", note, class_="note") if note else None, *children)
+
+
+def verdict(summary: Summary) -> Markup:
+    """What it all came to, on top of the page."""
+    figures = (element("div", element("b", number), element("span", what)) for number, what in summary.figures)
+    return element(
+        "section",
+        element("h2", summary.heading),
+        *(element("p", line) for line in summary.lines),
+        element("div", *figures, class_="figures") if summary.figures else None,
+        class_=f"verdict {'passed' if summary.good else 'rejected'}",
+    )
+
+
+def mind(notes: Iterable[str]) -> Markup:
+    """Lines that the reader must not miss."""
+    return element("aside", element("b", "Mind"), bullets(notes), class_="mind")
 
 
 def definitions(facts: Mapping[str, str]) -> Markup:

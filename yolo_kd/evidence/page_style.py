@@ -2,9 +2,11 @@
 
 STYLE = """
 :root{color-scheme:light dark;--paper:#fff;--ink:#1b2127;--soft:#56616c;--line:#d8dee4;--panel:#f5f7f9;
---float:#0b62a8;--passed:#0a7a52;--rejected:#bf3f0a;--failed:#66707a}
+--float:#0b62a8;--passed:#0a7a52;--rejected:#bf3f0a;--failed:#66707a;
+--violet:#8a3fb0;--ochre:#8a6000;--pink:#b8246c;--teal:#0e7482;--slate:#4d6070}
 @media screen and (prefers-color-scheme:dark){:root{--paper:#11161b;--ink:#e6ebf0;--soft:#9eabb7;--line:#2d3742;
---panel:#19212a;--float:#6fb7f5;--passed:#4ccb92;--rejected:#ff9466;--failed:#9aa6b2}}
+--panel:#19212a;--float:#6fb7f5;--passed:#4ccb92;--rejected:#ff9466;--failed:#9aa6b2;
+--violet:#d08cf0;--ochre:#e0b040;--pink:#ff86b8;--teal:#5fd0de;--slate:#a9bac6}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,
 "Helvetica Neue","Noto Sans","DejaVu Sans",sans-serif;overflow-wrap:anywhere}
@@ -40,10 +42,15 @@ svg .leader{stroke:var(--soft);stroke-width:.75}
 svg .label{paint-order:stroke;stroke:var(--paper);stroke-width:3px;stroke-linejoin:round}
 svg .chosen{font-weight:700}
 .k-float{--k:var(--float)}.k-passed{--k:var(--passed)}.k-rejected{--k:var(--rejected)}.k-failed{--k:var(--failed)}
+.c0{--k:var(--float)}.c1{--k:var(--rejected)}.c2{--k:var(--passed)}.c3{--k:var(--violet)}
+.c4{--k:var(--ochre)}.c5{--k:var(--pink)}.c6{--k:var(--teal)}.c7{--k:var(--slate)}
 svg .mark{fill:var(--k);stroke:var(--k)}
 svg .whisker{stroke:var(--k);stroke-width:1.5;opacity:.6}
 svg .ring{fill:none;stroke:var(--ink);stroke-width:2}
 svg .curve{fill:none;stroke:var(--k);stroke-width:2;stroke-linejoin:round}
+svg .dashed{stroke-dasharray:5 4;stroke-width:1.25}
+svg .mark-line{stroke:var(--soft);stroke-width:1;stroke-dasharray:2 3}
+svg .name{fill:var(--k)}
 .narrow{display:none}
 .legend{display:flex;flex-wrap:wrap;gap:4px 18px;margin:0 0 8px;padding:0;list-style:none;font-size:.875rem}
 .legend li{display:flex;align-items:center;gap:6px}
@@ -63,6 +70,9 @@ td:first-child{padding-left:8px}th:first-child{padding-left:8px}
 .share{display:block;height:8px;border-radius:2px;background:var(--rejected);min-width:1px}
 dl{display:grid;grid-template-columns:minmax(110px,max-content) minmax(0,1fr);gap:4px 20px;margin:0;font-size:.875rem}
 dt{color:var(--soft)}dd{margin:0}
+h3{font-size:1rem;margin:16px 0 6px}
+summary{cursor:pointer;color:var(--soft);font-size:.875rem;margin:8px 0}
+.spaced{margin-top:16px}
 .pair{margin:0 0 24px}
 .pair div{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:8px}
 .pair p{margin:0 0 4px}

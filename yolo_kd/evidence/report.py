@@ -40,25 +40,13 @@ def html(report: Report) -> Markup:
     report = replace(report, rows=rows)
     return page.document(
         report.title,
-        _verdict(report),
-        element("aside", element("b", "Mind"), page.bullets(report.notes), class_="mind") if report.notes else None,
+        page.verdict(candidates.summarise(report)),
+        page.mind(report.notes) if report.notes else None,
         _charts(report),
         _candidates(report),
         _layers(report.worst_layers),
         _strip(report.pairs),
         page.section("Facts", page.definitions(report.facts)) if report.facts else None,
-    )
-
-
-def _verdict(report: Report) -> Markup:
-    summary = candidates.summarise(report)
-    figures = (element("div", element("b", number), element("span", what)) for number, what in summary.figures)
-    return element(
-        "section",
-        element("h2", summary.heading),
-        *(element("p", line) for line in summary.lines),
-        element("div", *figures, class_="figures") if summary.figures else None,
-        class_=f"verdict {'passed' if summary.good else 'rejected'}",
     )
 
 

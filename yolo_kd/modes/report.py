@@ -1,0 +1,39 @@
+"""`yolo-kd report`: a training as one page that needs no network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from yolo_kd.errors import MisuseError, did_you_mean
+from yolo_kd.evidence.run import read_run
+from yolo_kd.evidence.run_report import write_run_report
+
+NAME = "report.html"
+DEFAULTS: dict[str, Any] = {"run": None, "out": None, "debug": False}
+
+
+def main(settings: dict[str, Any]) -> int:
+    """Read the run's folder, write the page, say where; returns the exit code."""
+    for key, value in settings.items():
+        if key not in DEFAULTS:
+            raise MisuseError(f"{key}={value}: unknown key{did_you_mean(key, DEFAULTS)}; see yolo-kd report --help")
+    if not settings.get("run"):
+        raise MisuseError("run= is missing: yolo-kd report run=runs/detect/train")
+    folder = Path(str(settings["run"]))
+    out = Path(str(settings["out"])) if settings.get("out") else folder / NAME
+    if out.is_dir():
+        out = out / NAME
+    write_run_report(out, read_run(folder))
+    print(out)
+    return 0
+
+
+def help_text() -> str:
+    """The keys."""
+    return f"""usage: yolo-kd report run=<folder of a training> [out=<file>]
+
+One page that needs no network: verdict, curves, gradient shares, teacher, maps, settings, verdicts of the gate.
+
+  run=   folder of a training, such as runs/detect/train
+  out=   the page; {NAME} in that folder if left out"""

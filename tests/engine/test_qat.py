@@ -247,6 +247,17 @@ assert torch.equal(loaded(picture)[0], stock(picture)[0])
         assert [row["qat"] for row in rows] == ["1", "1"]
         assert any("in float" in line and "on 8 bits" in line for line in seen["lines"])
 
+    def test_hooks_end_with_the_epoch_also_without_validation(self, train, learnt):
+        left: list[int] = []
+
+        class Spy(DistillationTrainer):
+            def save_model(self):
+                left.append(hooked(self.model))
+                return super().save_model()
+
+        train(Spy, model=str(learnt), qat=True, distill="none", epochs=2, **FINE)
+        assert left == [0, 0]
+
     def test_rounding_reaches_the_weights(self, train, learnt):
         states = [
             train(model=str(learnt), qat=on, distill="none", name=str(on), **FINE).model.state_dict()

@@ -78,7 +78,14 @@ def main(settings: dict[str, Any]) -> int:
     keys = {**DEFAULTS, **settings}
     out = Path(keys["out"]).resolve()
     progress = Progress(
-        {"render scenes": 0.05, "teacher": 0.47, "plain student": 0.16, "distilled student": 0.2, "table": 0.02, "INT8": 0.1}
+        {
+            "render scenes": 0.05,
+            "teacher": 0.47,
+            "plain student": 0.16,
+            "distilled student": 0.2,
+            "table": 0.02,
+            "INT8": 0.1,
+        }
     )
 
     progress.begin("render scenes")

@@ -55,6 +55,8 @@ class DistillSettings:
     max_score_error: float = 0.15
     calibration_images: int = 64
     calibrate_batches: int = 8
+    augment: str | None = None
+    augment_share: float = 0.5
     check_data: bool = True
     cpu_threads: int | None = None
     qat: bool = False
@@ -92,6 +94,13 @@ def recipe_names() -> list[str]:
     """The recipes that ship, sorted."""
     return sorted(
         Path(f.name).stem for f in files("yolo_kd.cfg").joinpath("distill").iterdir() if f.name[-5:] == ".yaml"
+    )
+
+
+def augment_names() -> list[str]:
+    """The ways to spoil training pictures that ship, sorted."""
+    return sorted(
+        Path(f.name).stem for f in files("yolo_kd.cfg").joinpath("augment").iterdir() if f.name[-5:] == ".yaml"
     )
 
 
@@ -209,6 +218,8 @@ def _typed(key: str, value: Any, default: Any) -> Any:
     """The value as the type of its default, or a line that says what was expected."""
     if key == "until" and isinstance(value, (int, float)):
         return value
+    if key == "augment" and value is False:
+        return None  # Ultralytics' own default of the key, as its args.yaml has it
     if default is None or value is None or key == "distill":
         return value
     kind = type(default)
@@ -229,6 +240,11 @@ def _check(settings: DistillSettings) -> None:
     for key in ("teacher_every", "calibrate_batches", "calibration_images"):
         if getattr(settings, key) < 1:
             raise MisuseError(f"{key}={getattr(settings, key)}: expected 1 or more")
+    if settings.augment not in (None, *augment_names()):
+        names, hint = ", ".join(augment_names()), did_you_mean(str(settings.augment), augment_names())
+        raise MisuseError(f"augment={settings.augment}: expected {names}, or leave it out{hint}")
+    if not 0 < settings.augment_share <= 1:
+        raise MisuseError(f"augment_share={settings.augment_share:g}: expected a share above 0 and up to 1, e.g. .5")
     if settings.cpu_threads is not None and (not isinstance(settings.cpu_threads, int) or settings.cpu_threads < 1):
         raise MisuseError(f"cpu_threads={settings.cpu_threads}: expected 1 or more")
     if settings.recipe.methods and not settings.teacher:

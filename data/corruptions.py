@@ -18,12 +18,13 @@ import yaml
 from yolo_kd.errors import MisuseError, did_you_mean
 
 STRENGTHS = (1, 2, 3)
+FIELD = "field"
 
 
 @cache
-def corruptions() -> Mapping[str, tuple[Any, ...]]:
-    """Name to its value at the strengths 1, 2 and 3."""
-    text = files("yolo_kd.cfg").joinpath("augment", "field.yaml").read_text(encoding="utf-8")
+def corruptions(recipe: str = FIELD) -> Mapping[str, tuple[Any, ...]]:
+    """Name to its value at the strengths 1, 2 and 3, of a file in cfg/augment."""
+    text = files("yolo_kd.cfg").joinpath("augment", f"{recipe}.yaml").read_text(encoding="utf-8")
     return {name: tuple(values) for name, values in yaml.safe_load(text).items()}
 
 
@@ -49,13 +50,36 @@ def corrupt(image: np.ndarray, name: str, strength: int, seed: int = 0) -> np.nd
     return np.ascontiguousarray(Compose([transform], seed=mixed)(image=rgb)["image"][..., ::-1])
 
 
-def transform_of(name: str, strength: int, size_hw: tuple[int, int]) -> Any:
+def training_recipe(recipe: str, size: int, share: float) -> list[dict[str, Any]]:
+    """The same for a training: a share of the pictures gets one corruption at one strength, all equally often.
+
+    Args:
+        recipe: Name of a file in cfg/augment.
+        size: Side of the training pictures in pixels.
+        share: Of the pictures that are spoilt, above 0 and up to 1.
+
+    Returns:
+        Transforms as plain values, as Ultralytics' `augmentations=` takes and its checkpoints keep them.
+
+    Raises:
+        MisuseError: Albumentations is missing.
+    """
+    try:
+        from albumentations import OneOf, to_dict
+    except ImportError:
+        raise MisuseError('augment= needs albumentations: pip install "yolo-kd[train]"') from None
+    kinds = [(name, strength) for name in corruptions(recipe) for strength in STRENGTHS]
+    ways = [transform_of(name, strength, (size, size), recipe) for name, strength in kinds]
+    return [to_dict(OneOf(ways, p=share))]
+
+
+def transform_of(name: str, strength: int, size_hw: tuple[int, int], recipe: str = FIELD) -> Any:
     """The transform of Albumentations for pictures of one size, always applied.
 
     Raises:
         MisuseError: No such corruption or strength.
     """
-    known = corruptions()
+    known = corruptions(recipe)
     if name not in known:
         raise MisuseError(f"{name}: no such corruption{did_you_mean(name, known)}; use one of {', '.join(known)}")
     if strength not in STRENGTHS:

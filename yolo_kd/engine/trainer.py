@@ -20,6 +20,7 @@ from yolo_kd.cfg.settings import DistillSettings, changed_on_resume, is_ours, re
 from yolo_kd.deploy.machine import cores, has_bf16
 from yolo_kd.deploy.machine import describe as describe_cpu
 from yolo_kd.engine import ultra
+from yolo_kd.engine.augment import augmentations, check_channels
 from yolo_kd.engine.criterion import DistillationCriterion
 from yolo_kd.engine.data_check import check_data
 from yolo_kd.engine.qat import FakeQuantization, check_keys, quantized_layers
@@ -60,6 +61,8 @@ class DistillationTrainer(ultra.DetectionTrainer):
             self.kd = resolve_travelled(ours)
             if self.kd.qat:
                 check_keys(theirs)
+            if self.kd.augment and "kd" not in ours:  # in a worker they are among its keys already
+                theirs["augmentations"] = augmentations(self.kd, theirs)
             if theirs.get("distill_model") and self.kd.recipe.methods:
                 raise MisuseError(
                     f"distill_model={theirs['distill_model']}: Ultralytics' own distillation together with ours; "
@@ -320,6 +323,7 @@ class DistillationTrainer(ultra.DetectionTrainer):
             YoloKDError: What a worker refused or failed at, with its own message and exit code.
         """
         if ultra.LOCAL_RANK == -1:
+            check_channels(self)
             check_data(self)
         if not self.ddp:
             with reported_to(self.save_dir) if ultra.LOCAL_RANK != -1 else nullcontext():

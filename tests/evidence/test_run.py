@@ -68,7 +68,7 @@ def test_a_term_that_does_not_do_what_it_should(tmp_path, column, value, said):
 
 
 def test_a_share_that_is_only_somewhat_off_is_no_remark_and_epochs_without_a_teacher_do_not_count(tmp_path):
-    rows = [share(ROWS[0], "0.12", CS), share(ROWS[1], "0.12", CS), share(ROWS[2], "0", CS)]
+    rows = [share(ROWS[0], "0.12", CS), share(ROWS[1], "0", CS), share(ROWS[2], "0", CS)]
     assert remarks(read_run(write_run(tmp_path, rows))) == []
 
 

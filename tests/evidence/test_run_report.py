@@ -40,6 +40,9 @@ def test_a_distilled_run_has_every_part(tmp_path):
 
 def test_a_plain_run_has_no_empty_parts(tmp_path):
     bare = read_run(write_run(tmp_path, settings=None, args=None, preflight=None, maps=False))
+    assert "Dashed: the teacher" not in html(bare) and "Dashed: the teacher" in html(
+        read_run(write_run(tmp_path / "a"))
+    )
     assert headings(html(bare))[1:5] == [
         "Precision on the val split",
         "Detection losses",

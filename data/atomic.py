@@ -1,4 +1,4 @@
-"""A text file that is there whole or not at all: written beside its place, then renamed."""
+"""A file that is there whole or not at all: written beside its place, then renamed."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def write_text(path: Path, text: str, key: str = "out") -> None:
+    """Write or replace a text file, see `write_bytes`."""
+    write_bytes(path, text.encode("utf-8"), key)
+
+
+def write_bytes(path: Path, data: bytes, key: str = "out") -> None:
     """Write or replace a file; its folder is made if it is missing.
 
     Args:
         path: The file.
-        text: All of it.
+        data: All of it.
         key: The user's key that named it, for messages.
 
     Raises:
@@ -25,7 +30,7 @@ def write_text(path: Path, text: str, key: str = "out") -> None:
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
+        part.write_bytes(data)
         part.replace(path)
     except OSError as error:
         raise refusal(error, path, key) from error

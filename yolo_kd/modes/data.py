@@ -12,6 +12,7 @@ ACTIONS = {
     "check": "yolo_kd.modes.data_check",
     "split": "yolo_kd.modes.data_split",
     "convert": "yolo_kd.modes.data_convert",
+    "sheet": "yolo_kd.modes.data_sheet",
 }
 
 

@@ -96,11 +96,25 @@ def test_a_line_goes_round_a_text_where_it_can():
         assert not (above[0].box.left < at[0] < above[0].box.right and above[0].box.top < at[1] < above[0].box.bottom)
 
 
+def test_in_a_crowd_the_chosen_one_still_has_its_name():
+    crowd = [mark(i, 20 + 0.3 * (i % 5), 0.39 + 0.0006 * (i // 5), late=24.0) for i in range(2, 27)]
+    text = scatter([mark(1, 20.6, 0.3912, chosen=True), FLOAT, *crowd], 680.0, 420.0, "ms", 0.01)
+    assert 'class="label chosen">1 candidate 1</text>' in text
+    assert len(re.findall(r">\d+ candidate \d+</text>", text)) < 20, "not every name fits"
+
+
 def test_a_lone_text_is_right_of_its_mark_without_a_line():
     anchor = Anchor(100, 100, Box(95, 95, 105, 105))
     (label,) = place([anchor], [("name",)], Box(0, 0, 400, 200))
     assert label is not None and label.leader is None
     assert label.box.left == pytest.approx(108) and (label.box.top + label.box.bottom) / 2 == pytest.approx(100)
+
+
+def test_a_text_is_nearest_to_its_own_mark():
+    """Right of the left mark there is room of 16 pixels, but the text would be as near to the right one."""
+    left, right = Anchor(100, 100, Box(95, 95, 105, 105)), Anchor(125, 100, Box(120, 95, 130, 105))
+    one, other = place([left, right], [("1",), ("2",)], Box(0, 0, 400, 200))
+    assert one is not None and one.box.right < 95 and other is not None and other.box.left > 130
 
 
 def test_no_room_means_no_text():

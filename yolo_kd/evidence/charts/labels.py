@@ -12,6 +12,7 @@ GAP = 3.0  # pixels from a mark's edge to its text
 STEP = 13.0  # from one ring of places to the next
 RINGS = 40  # across the whole chart
 Line = tuple[tuple[float, float], tuple[float, float]]
+CLEAR = 2.0  # by so much another mark has to be farther from a text than its own
 LEADER = 8.0  # a text farther away than this is joined to its mark by a line
 
 
@@ -97,10 +98,22 @@ def _first(
             if not box.inside(area) or any(box.overlaps(other) for other in [*extents, *(o.box for o in labels)]):
                 continue
             label = Label(text, box, _leader(anchor, box))
-            if not any(_crosses(label.leader, other.box) or _crosses(other.leader, box) for other in labels):
+            crossed = any(_crosses(label.leader, other.box) or _crosses(other.leader, box) for other in labels)
+            if not crossed and (label.leader or _closest(box, anchor.extent, extents)):
                 return label
-            spare = spare or label  # in a crowd: better a line through a text than none
+            spare = spare or label  # in a crowd: better a line through a text, or a text between two marks, than none
     return spare
+
+
+def _closest(box: Box, own: Box, extents: Sequence[Box]) -> bool:
+    """Whether a text without a line is clearly nearer to its own mark than to any other."""
+    return all(other is own or _gap(box, own) + CLEAR <= _gap(box, other) for other in extents)
+
+
+def _gap(one: Box, other: Box) -> float:
+    """Pixels between two rectangles; 0 where they touch."""
+    across = max(one.left - other.right, other.left - one.right, 0.0)
+    return math.hypot(across, max(one.top - other.bottom, other.top - one.bottom, 0.0))
 
 
 def _crosses(line: Line | None, box: Box) -> bool:

@@ -128,7 +128,7 @@ def _placed(mark: Mark, x_axis: Axis, y_axis: Axis) -> Placed:
 
 
 def _labels(placed: Sequence[Placed], x_axis: Axis, y_axis: Axis) -> list[Label | None]:
-    """The chosen one and the floats have the first choice of places."""
+    """The chosen one and the floats have the first choice of places; the chosen one is named wherever there is room."""
     order = sorted(range(len(placed)), key=lambda i: (not placed[i].mark.chosen, placed[i].mark.kind != "float", i))
     area = Box(x_axis.start + 2, y_axis.end - 8, x_axis.end + 12, y_axis.start + 8)
     anchors = [Anchor(placed[i].x, placed[i].y, _extent(placed[i])) for i in order]
@@ -136,7 +136,7 @@ def _labels(placed: Sequence[Placed], x_axis: Axis, y_axis: Axis) -> list[Label 
     for i in order:
         mark, beyond = placed[i].mark, f" ({placed[i].beyond})" if placed[i].beyond else ""
         name = mark.name if len(mark.name) <= 30 else mark.name[:29].rstrip() + "…"
-        wishes.append([f"{mark.number} {name}{beyond}", f"{mark.number}{beyond}"])
+        wishes.append([f"{mark.number} {name}{beyond}", *([] if mark.chosen else [f"{mark.number}{beyond}"])])
     by_index = dict(zip(order, place(anchors, wishes, area), strict=True))
     return [by_index[i] for i in range(len(placed))]
 

@@ -69,7 +69,7 @@ def test_the_card_knows_the_distillation_of_ultralytics(artifact):
     ("change", "said"),
     [
         ({"parent": None}, "parent= is missing"),
-        ({"references": "0"}, "references=0: expected a number of pictures"),
+        ({"references": "0"}, "references=0: expected a whole number from 1 on"),
         ({"run": "."}, "no args.yaml there"),
         ({"sing": "k.pem"}, "unknown key (did you mean 'sign'?)"),
     ],

@@ -103,7 +103,7 @@ def test_auto_takes_the_fastest_that_passes_and_keeps_every_candidate(words, tmp
     out = capsys.readouterr().out
     assert f"the fastest that passed: {tmp_path / 'best_int8_onnx_model'}" in out
     page = (tmp_path / "best_int8_report.html").read_text()
-    assert "passed and was chosen" in page and "compared on 34 training pictures" in page
+    assert "passed and was chosen" in page and "compared on 88 training pictures" in page
     assert all(f"onnx {name}" in page for name in search.RECIPES["onnx"])
     plain = manifest(tmp_path)
     recipes = {row["recipe"] for row in plain["search"]}

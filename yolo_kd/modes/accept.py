@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from yolo_kd.deploy.acceptance import Limits, accept
-from yolo_kd.errors import MisuseError, did_you_mean
+from yolo_kd.errors import MisuseError
+from yolo_kd.modes.keys import settled
 
 REJECTED = 3
 LIMITS = {f.name: f.default for f in fields(Limits)}
 DEFAULTS: dict[str, Any] = {
-    "minutes": 1,
+    "bundle": None,
+    "minutes": 1.0,
     "device": "CPU",
     "threads": None,
     "require_signature": None,
@@ -25,21 +27,13 @@ DEFAULTS: dict[str, Any] = {
 
 def main(settings: dict[str, Any]) -> int:
     """Check, load, decide; 0 if the device is accepted, 3 if not."""
-    keys = {**DEFAULTS, **settings}
-    path = keys.pop("bundle", None)
-    if not path:
+    keys = settled(settings, DEFAULTS, "accept")
+    if not keys["bundle"]:
         raise MisuseError("which bundle? yolo-kd accept student.zip")
-    for key, value in keys.items():
-        if key not in DEFAULTS:
-            raise MisuseError(f"{key}={value}: unknown key{did_you_mean(key, DEFAULTS)}; see yolo-kd accept --help")
-    for key in ("minutes", *LIMITS):
-        value = keys[key]
-        if isinstance(value, bool) or not ((isinstance(value, int | float) and value >= 0) or value is DEFAULTS[key]):
-            raise MisuseError(f"{key}={value}: expected a number of 0 or more")
     if keys["out"] and not Path(str(keys["out"])).resolve().parent.is_dir():
         raise MisuseError(f"out={keys['out']}: no such folder to write into")
     report = accept(
-        Path(str(path)),
+        Path(str(keys["bundle"])),
         float(keys["minutes"]),
         str(keys["device"]),
         keys["threads"],

@@ -10,8 +10,9 @@ from yolo_kd.deploy import bundle
 from yolo_kd.deploy.artifact import read_artifact
 from yolo_kd.deploy.model_card import LICENCE, card, read_run
 from yolo_kd.deploy.runtime import open_detector
-from yolo_kd.errors import MisuseError, did_you_mean
+from yolo_kd.errors import MisuseError
 from yolo_kd.evidence.evaluation import read_frame
+from yolo_kd.modes.keys import settled
 
 DEFAULTS: dict[str, Any] = {
     "artifact": None,
@@ -30,18 +31,13 @@ DEFAULTS: dict[str, Any] = {
 
 def main(settings: dict[str, Any]) -> int:
     """Write the bundle; an artifact that the gate did not pass ends with exit code 3."""
-    for key, value in settings.items():
-        if key not in DEFAULTS:
-            raise MisuseError(f"{key}={value}: unknown key{did_you_mean(key, DEFAULTS)}; see yolo-kd bundle --help")
-    keys = {**DEFAULTS, **settings}
+    keys = settled(settings, DEFAULTS, "bundle", {"references": 1})
     for key in ("artifact", "parent", "data"):
         if not keys[key]:
             raise MisuseError(
                 f"{key}= is missing: yolo-kd bundle artifact=<folder> parent=<float folder> data=<data.yaml>"
             )
     count = keys["references"]
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise MisuseError(f"references={count}: expected a number of pictures, 1 or more")
     artifact = read_artifact(str(keys["artifact"]))
     run = read_run(Path(str(keys["run"]))) if keys["run"] else None
     images = read_split(str(keys["data"]), str(keys["split"])).images

@@ -20,7 +20,8 @@ from yolo_kd.deploy.quantize.calibration import (
 )
 from yolo_kd.deploy.quantize.progress import Line
 from yolo_kd.deploy.quantize.staging import check_target, staged
-from yolo_kd.errors import MisuseError, YoloKDError, did_you_mean
+from yolo_kd.errors import MisuseError, YoloKDError
+from yolo_kd.modes.keys import settled
 from yolo_kd.pictures.likeness import NEAR
 from yolo_kd.pictures.reading import VIDEO_SUFFIXES, find_media, sample_frames
 
@@ -41,15 +42,7 @@ SHOWN = 20  # lines of one kind
 
 def main(settings: dict[str, Any]) -> int:
     """Choose, write, say what was seen; returns the exit code."""
-    for key, value in settings.items():
-        if key not in DEFAULTS:
-            raise MisuseError(f"{key}={value}: unknown key{did_you_mean(key, DEFAULTS)}; see yolo-kd calibrate --help")
-    keys = {**DEFAULTS, **settings}
-    for key, least in (("count", 1), ("seed", 0), ("near", -1)):
-        if not isinstance(keys[key], int) or isinstance(keys[key], bool) or not least <= keys[key]:
-            raise MisuseError(f"{key}={keys[key]}: expected a whole number from {least} on")
-    if not isinstance(keys["overwrite"], bool):
-        raise MisuseError(f"overwrite={keys['overwrite']}: expected true or false")
+    keys = settled(settings, DEFAULTS, "calibrate", {"count": 1, "near": -1})
     if not keys["source"]:
         raise MisuseError(
             "source= is missing: yolo-kd calibrate source=<folder, video or data.yaml> out=calibration.json"

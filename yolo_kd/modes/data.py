@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
 from yolo_kd.errors import MisuseError, did_you_mean
+from yolo_kd.modes.keys import settled
 
 ACTIONS = {
     "check": "yolo_kd.modes.data_check",
@@ -24,27 +24,7 @@ def main(settings: dict[str, Any]) -> int:
         which = f"{action}: no such action{did_you_mean(action, ACTIONS)}" if action else "an action is missing"
         raise MisuseError(f"{which}; use one of {', '.join(f'yolo-kd data {name}' for name in ACTIONS)}")
     module = import_module(ACTIONS[action])
-    return module.main(settled(keys, module.DEFAULTS, action))
-
-
-def settled(keys: Mapping[str, Any], defaults: Mapping[str, Any], action: str) -> dict[str, Any]:
-    """The keys of an action with those left out at their defaults.
-
-    Raises:
-        MisuseError: An unknown key, or a value that is not of the default's type.
-    """
-    for key, value in keys.items():
-        if key not in defaults:
-            hint = did_you_mean(key, defaults)
-            raise MisuseError(f"{key}={value}: unknown key of data {action}{hint}; see yolo-kd data --help")
-        wanted = defaults[key]
-        if isinstance(wanted, bool) and not isinstance(value, bool):
-            raise MisuseError(f"{key}={value}: expected true or false")
-        if type(wanted) is int and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-            raise MisuseError(f"{key}={value}: expected a whole number from 0 on, e.g. {key}={wanted}")
-        if isinstance(wanted, float) and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise MisuseError(f"{key}={value}: expected a number, e.g. {key}={wanted:g}")
-    return {**defaults, **keys}
+    return module.main(settled(keys, module.DEFAULTS, f"data {action}"))
 
 
 def help_text() -> str:

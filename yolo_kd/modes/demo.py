@@ -18,8 +18,8 @@ from yolo_kd.data import scenes
 from yolo_kd.data.split import label_path
 from yolo_kd.deploy import open_detector
 from yolo_kd.engine import ultra
-from yolo_kd.errors import MisuseError, did_you_mean
 from yolo_kd.modes import quantize
+from yolo_kd.modes.keys import settled
 
 DEFAULTS: dict[str, Any] = {
     "out": "runs/demo",
@@ -32,6 +32,7 @@ DEFAULTS: dict[str, Any] = {
     "seed": 0,
     "distill": "csgr_lqe",
     "force": False,
+    "debug": False,
 }
 VAL_IMAGES = 120
 CALIBRATION = 100
@@ -67,15 +68,7 @@ class Progress:
 
 def main(settings: dict[str, Any]) -> int:
     """Run the demo; returns the exit code."""
-    settings = {k: v for k, v in settings.items() if k != "debug"}
-    for key, value in settings.items():
-        if key not in DEFAULTS:
-            raise MisuseError(
-                f"{key}={value}: unknown key{did_you_mean(key, DEFAULTS)}; yolo-kd demo --help lists them"
-            )
-        if type(DEFAULTS[key]) is int and (not isinstance(value, int) or value < 0):
-            raise MisuseError(f"{key}={value}: expected a whole number, e.g. {key}={DEFAULTS[key]}")
-    keys = {**DEFAULTS, **settings}
+    keys = settled(settings, DEFAULTS, "demo")
     out = Path(keys["out"]).resolve()
     progress = Progress(
         {

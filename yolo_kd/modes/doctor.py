@@ -11,9 +11,9 @@ import numpy as np
 from yolo_kd.data.split import read_split
 from yolo_kd.deploy import doctor
 from yolo_kd.deploy.artifact import read_artifact
-from yolo_kd.errors import MisuseError, did_you_mean
 from yolo_kd.evidence.evaluation import read_frame
 from yolo_kd.evidence.table import aligned
+from yolo_kd.modes.keys import settled
 
 DEFAULTS: dict[str, Any] = {"model": None, "device": None, "data": None, "split": "val", "out": None, "debug": False}
 PICTURES = 8
@@ -21,10 +21,7 @@ PICTURES = 8
 
 def main(settings: dict[str, Any]) -> int:
     """List, examine; 1 if the device that was asked for is not there or does not run the model."""
-    for key, value in settings.items():
-        if key not in DEFAULTS:
-            raise MisuseError(f"{key}={value}: unknown key{did_you_mean(key, DEFAULTS)}; see yolo-kd doctor --help")
-    keys = {**DEFAULTS, **settings}
+    keys = settled(settings, DEFAULTS, "doctor")
     found = doctor.inventory()
     print(_inventory_text(found))
     wanted = str(keys["device"]) if keys["device"] else None

@@ -14,6 +14,7 @@ from yolo_kd.errors import MisuseError, did_you_mean
 from yolo_kd.evidence.evaluate import report
 from yolo_kd.evidence.evaluation import LOW_CONFIDENCE, unmatched
 from yolo_kd.evidence.table import aligned
+from yolo_kd.modes.keys import settled
 
 DEFAULTS: dict[str, Any] = {
     "model": None,
@@ -33,10 +34,7 @@ AGREEMENT = 0.005  # between our AP of a checkpoint and Ultralytics'
 
 def main(settings: dict[str, Any]) -> int:
     """Measure, print, and with `out=` write; returns the exit code."""
-    keys = {**DEFAULTS, **settings}
-    for key in settings:
-        if key not in DEFAULTS:
-            raise MisuseError(f"{key}={settings[key]}: unknown key{did_you_mean(key, DEFAULTS)}; see --help")
+    keys = settled(settings, DEFAULTS, "evaluate", free=("imgsz", "corruptions"))
     for key in ("model", "data"):
         if not keys[key]:
             raise MisuseError(f"{key}= is missing: yolo-kd evaluate model=<.pt, .onnx or folder> data=<data.yaml>")

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from yolo_kd.cfg.values import read_size
-from yolo_kd.errors import MisuseError, did_you_mean
+from yolo_kd.errors import MisuseError
+from yolo_kd.modes.keys import settled
 
 DEFAULTS: dict[str, Any] = {
     "model": None,
@@ -23,13 +24,7 @@ DEFAULTS: dict[str, Any] = {
 
 def main(settings: dict[str, Any]) -> int:
     """Export; returns the exit code."""
-    for key, value in settings.items():
-        if key not in DEFAULTS:
-            raise MisuseError(f"{key}={value}: unknown key{did_you_mean(key, DEFAULTS)}; see yolo-kd export --help")
-    keys = {**DEFAULTS, **settings}
-    for key in ("end2end", "overwrite", "trust"):
-        if not isinstance(keys[key], bool):
-            raise MisuseError(f"{key}={keys[key]}: expected true or false")
+    keys = settled(settings, DEFAULTS, "export", free=("imgsz",))
     if not keys["model"]:
         raise MisuseError("model= is missing: yolo-kd export model=best.pt format=openvino")
     from yolo_kd.engine.export import export

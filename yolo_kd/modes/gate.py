@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 from yolo_kd.data.split import read_split
 from yolo_kd.deploy.artifact import MANIFEST, read_artifact
 from yolo_kd.deploy.quantize.gate import Limits
-from yolo_kd.errors import MisuseError, did_you_mean
+from yolo_kd.errors import MisuseError
 from yolo_kd.evidence.verdict import find_parent, judge, text
+from yolo_kd.modes.keys import settled
 
 REJECTED = 3
 LIMITS = {f.name: f.default for f in fields(Limits)}
@@ -29,10 +29,7 @@ DEFAULTS: dict[str, Any] = {
 
 def main(settings: dict[str, Any]) -> int:
     """Measure, decide, write the verdict; 0 if it passed, 3 if it was rejected."""
-    for key, value in settings.items():
-        if key not in DEFAULTS:
-            raise MisuseError(f"{key}={value}: unknown key{did_you_mean(key, DEFAULTS)}; see yolo-kd gate --help")
-    keys = {**DEFAULTS, **settings}
+    keys = settled(settings, DEFAULTS, "gate")
     for key in ("artifact", "data"):
         if not keys[key]:
             raise MisuseError(f"{key}= is missing: yolo-kd gate artifact=<folder> data=<data.yaml>")
@@ -70,15 +67,5 @@ limits (AP absolute, max_slowdown as a multiple of the parent's time):
 
 
 def read_limits(keys: Mapping[str, Any]) -> Limits:
-    """The gate's limits among a mode's keys.
-
-    Raises:
-        MisuseError: One is no number of 0 or more.
-    """
-    return Limits(**{key: _number(key, keys[key]) for key in LIMITS})
-
-
-def _number(key: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise MisuseError(f"{key}={value}: expected a number of 0 or more, e.g. {key}={LIMITS[key]}")
-    return float(value)
+    """The gate's limits among a mode's settled keys."""
+    return Limits(**{key: float(keys[key]) for key in LIMITS})

@@ -27,6 +27,7 @@ from yolo_kd.evidence.table import aligned
 from yolo_kd.evidence.verdict import text
 from yolo_kd.modes.calibrate import gather, tell
 from yolo_kd.modes.gate import LIMITS, REJECTED, read_limits
+from yolo_kd.modes.keys import settled
 
 RECIPES: Mapping[str, type[OpenVINOSettings] | type[ONNXSettings]] = {
     "openvino": OpenVINOSettings,
@@ -61,7 +62,8 @@ LEAST_TUNING, MOST_TUNING = 32, 128
 def main(settings: dict[str, Any]) -> int:
     """Export if need be, choose calibration pictures if need be, quantize, judge; returns the exit code."""
     recipes = read_recipes(settings)
-    keys = {**DEFAULTS, **{k: v for k, v in settings.items() if "." not in k}}
+    plain = {k: v for k, v in settings.items() if "." not in k}
+    keys = settled(plain, DEFAULTS, "quantize", {"count": 1}, free=("imgsz",))
     _check(keys, any("." in k for k in settings))
     limits = read_limits(keys)
     judged_on = read_split(str(keys["data"]), str(keys["split"])) if keys["data"] and keys["gate"] else None
@@ -140,10 +142,6 @@ def read_recipes(settings: Mapping[str, Any]) -> dict[str, Settings]:
     for key, value in settings.items():
         backend, dot, inner = key.partition(".")
         if not dot:
-            if key not in DEFAULTS:
-                raise MisuseError(
-                    f"{key}={value}: unknown key{did_you_mean(key, DEFAULTS)}; see yolo-kd quantize --help"
-                )
             continue
         if backend not in RECIPES:
             raise MisuseError(f"{key}={value}: no back end '{backend}'{did_you_mean(backend, RECIPES)}")
@@ -243,17 +241,12 @@ def _say(artifact: Artifact) -> None:
 
 
 def _check(keys: Mapping[str, Any], own_recipe: bool) -> None:
-    for key in ("end2end", "sensitivity", "overwrite", "trust", "gate", "accuracy_aware"):
-        if not isinstance(keys[key], bool):
-            raise MisuseError(f"{key}={keys[key]}: expected true or false")
     if not keys["model"]:
         raise MisuseError("model= is missing: yolo-kd quantize model=best.pt data=<data.yaml>")
     for key, known in (("backend", (*RECIPES, "all")), ("recipe", ("default", "auto")), ("target", TARGETS)):
         if keys[key] not in known:
             near = did_you_mean(str(keys[key]), known)
             raise MisuseError(f"{key}={keys[key]}: expected {', '.join(known[:-1])} or {known[-1]}{near}")
-    if not isinstance(keys["count"], int) or isinstance(keys["count"], bool) or keys["count"] < 1:
-        raise MisuseError(f"count={keys['count']}: expected a whole number from 1 on")
     if not keys["calibration"] and not keys["data"]:
         raise MisuseError("data= is missing: name a data.yaml to calibrate on, or a list with calibration=")
     if keys["recipe"] == "auto" and not (keys["data"] and keys["gate"]):

@@ -6,20 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from yolo_kd.deploy.bundle import verify
-from yolo_kd.errors import MisuseError, did_you_mean
+from yolo_kd.errors import MisuseError
+from yolo_kd.modes.keys import settled
 
-KEYS = ("bundle", "require_signature", "debug")
+DEFAULTS: dict[str, Any] = {"bundle": None, "require_signature": None, "debug": False}
 
 
 def main(settings: dict[str, Any]) -> int:
     """Verify; a bundle that does not hold ends with exit code 3."""
-    for key, value in settings.items():
-        if key not in KEYS:
-            raise MisuseError(f"{key}={value}: unknown key{did_you_mean(key, KEYS)}; use {', '.join(KEYS)}")
-    if not settings.get("bundle"):
+    keys = settled(settings, DEFAULTS, "verify")
+    if not keys["bundle"]:
         raise MisuseError("which bundle? yolo-kd verify student.zip")
-    public_key = settings.get("require_signature")
-    found = verify(Path(str(settings["bundle"])), Path(str(public_key)) if public_key else None)
+    public_key = keys["require_signature"]
+    found = verify(Path(str(keys["bundle"])), Path(str(public_key)) if public_key else None)
     signature = "signature fine" if found.signed else "signature not asked for (require_signature=key.pub.pem)"
     print(f"{found.path.name}: {len(found.files)} files, every hash fine, {signature}")
     return 0

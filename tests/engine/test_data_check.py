@@ -91,6 +91,14 @@ def test_where_all_classes_become_one_any_class_will_do(data: Path) -> None:
     assert "nothing wrong" in told.lines[0]
 
 
+def test_a_test_part_that_is_not_there_is_no_matter_of_a_training(data: Path) -> None:
+    raw = yaml.safe_load(data.read_text())
+    data.write_text(yaml.safe_dump({**raw, "test": "images/gone"}))
+    told = Told(data)
+    check_data(told)
+    assert "nothing wrong" in told.lines[0]
+
+
 def test_progress_is_for_large_sets(data: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
     check_data(Told(data))
     assert capsys.readouterr().err == ""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from yolo_kd.data.check import check
-from yolo_kd.data.description import PARTS, Description
+from yolo_kd.data.description import Description
 from yolo_kd.data.findings import KINDS
 from yolo_kd.deploy.machine import cores
 from yolo_kd.deploy.quantize.progress import Line
@@ -52,11 +52,9 @@ def check_data(trainer: Any) -> None:
 
 
 def describe(source: Any, data: Mapping[str, Any]) -> Description:
-    """What Ultralytics made of a data.yaml, with every path resolved, as ours."""
+    """What Ultralytics made of a data.yaml, with every path resolved, as ours; only what a training reads of it."""
     parts = {}
-    for part in PARTS:
-        entries = data.get(part) or []
-        entries = entries if isinstance(entries, list) else [entries]
-        if entries:
-            parts[part] = tuple(Path(str(entry)) for entry in entries)
+    for part, entries in (("train", data.get("train")), ("val", data.get("val") or data.get("test"))):
+        given = entries if isinstance(entries, list) else [entries] if entries else []
+        parts[part] = tuple(Path(str(entry)) for entry in given)
     return Description(Path(str(source)), data["names"], parts, data)

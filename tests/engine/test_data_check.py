@@ -26,11 +26,11 @@ def data(pictures: Path, tmp_path: Path) -> Path:
 class Told:
     """What the check sees of a trainer, and what it says."""
 
-    def __init__(self, data: Path, single_cls: bool = False, **keys: Any) -> None:
+    def __init__(self, data: Path, single_cls: bool = False, split: str = "val", **keys: Any) -> None:
         from ultralytics.data.utils import check_det_dataset
 
         self.kd = resolve({"distill": "none", **keys})
-        self.args = type("Args", (), {"data": str(data), "single_cls": single_cls})
+        self.args = type("Args", (), {"data": str(data), "single_cls": single_cls, "split": split})
         self.data = check_det_dataset(str(data), autodownload=False)
         if single_cls:
             self.data["names"] = {0: "item"}
@@ -97,6 +97,8 @@ def test_a_test_part_that_is_not_there_is_no_matter_of_a_training(data: Path) ->
     told = Told(data)
     check_data(told)
     assert "nothing wrong" in told.lines[0]
+    with pytest.raises(GateError, match="part_missing"):
+        check_data(Told(data, split="test"))
 
 
 def test_progress_is_for_large_sets(data: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:

@@ -6,7 +6,6 @@ runs before the loader is built, because that writes over damaged JPEGs. What is
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ def check_data(trainer: Any) -> None:
             line(step, done, total)
 
     single = bool(trainer.args.single_cls)
-    report = check(describe(trainer.args.data, trainer.data), False, jobs=cores(), progress=progress, any_class=single)
+    report = check(describe(trainer), False, jobs=cores(), progress=progress, any_class=single)
     lines = report.lines(SHOWN, f"; yolo-kd data check data={trainer.args.data} lists all")
     if not report.findings:
         lines = [f"data checked, nothing wrong: {', '.join(text.strip() for text in lines[1:])}"]
@@ -51,10 +50,10 @@ def check_data(trainer: Any) -> None:
     trainer.log(f"WARNING forced past the check of the data: {reason}")
 
 
-def describe(source: Any, data: Mapping[str, Any]) -> Description:
-    """What Ultralytics made of a data.yaml, with every path resolved, as ours; only what a training reads of it."""
-    parts = {}
-    for part, entries in (("train", data.get("train")), ("val", data.get("val") or data.get("test"))):
+def describe(trainer: Any) -> Description:
+    """What Ultralytics made of a data.yaml, with every path resolved, as ours; only what the training reads of it."""
+    data, parts = trainer.data, {}
+    for part, entries in (("train", data.get("train")), ("val", data.get(trainer.args.split))):
         given = entries if isinstance(entries, list) else [entries] if entries else []
         parts[part] = tuple(Path(str(entry)) for entry in given)
-    return Description(Path(str(source)), data["names"], parts, data)
+    return Description(Path(str(trainer.args.data)), data["names"], parts, data)

@@ -67,6 +67,17 @@ def test_a_gain_and_a_tie_are_no_loss():
     assert "equal" in summarise(report(BF16, replace(BEST, ap=0.3752))).lines[1]
 
 
+def test_what_it_was_chosen_on_does_not_speak_for_it():
+    """On the pictures of the search it gains, on others it loses: the latter is said."""
+    lucky = replace(BEST, ap=0.3768, held_out=(0.3529, 0.3590))
+    found = summarise(report(BF16, lucky, max_drop=0.01))
+    assert found.lines[1] == (
+        "AP 0.3529 against 0.3590 of its float, on pictures that it was not chosen on: 0.0061 lost, 0.01 may be lost."
+    )
+    assert ("−0.0061", "AP against float (0.3529), held out") in found.figures
+    assert "0.3768" not in " ".join(found.lines)
+
+
 @pytest.mark.parametrize(
     ("rows", "line"),
     [

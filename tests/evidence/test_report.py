@@ -70,6 +70,11 @@ def test_nan_is_absent_everywhere():
     assert not re.search(r"(?i)\bnan\b", text)
 
 
+def test_a_loss_of_nothing_has_no_sign():
+    text = html(Report("t", {}, [FLOAT, replace(INT8, ap=0.37521)]))
+    assert "−0.0000" not in text and ">0.0000<" in text
+
+
 def test_ap_by_size_shows_the_chosen_or_the_nearest_one_beside_its_float():
     def bars(text: str) -> list[str]:
         return re.findall(r"<title>(\w+: [\d.]+)</title>", text)

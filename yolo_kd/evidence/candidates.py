@@ -34,6 +34,7 @@ class Row:
         verdict: "float" for what is no candidate, otherwise "passed", "rejected", or "failed" if it could not be made.
         reasons: Why not.
         chosen: Whether it is the one to ship.
+        held_out: AP of it and of its float on pictures that it was not chosen on, if `ap` is of those that it was.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Row:
     verdict: Kind
     reasons: tuple[str, ...] = ()
     chosen: bool = False
+    held_out: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,10 @@ def _speed_line(row: Row, report: Report) -> str:
 
 
 def _precision_line(row: Row, report: Report) -> str:
+    allowed = "" if report.max_drop is None else f", {report.max_drop:g} may be lost"
+    if row.held_out is not None:
+        ap, wanted = row.held_out
+        return f"AP {ap:.4f} against {wanted:.4f} of its float, on pictures that it was not chosen on: {_change(wanted - ap)}{allowed}."
     parent, lost = parent_of(row, report.rows), drop(row, report.rows)
     if known(row.ap) is None:
         return "Its AP was not measured."
@@ -196,9 +202,11 @@ def _precision_line(row: Row, report: Report) -> str:
         return f"AP {row.ap:.4f}; that of no float was measured."
     if parent is row:
         return f"AP {row.ap:.4f}."
-    change = "equal" if abs(lost) < 5e-5 else f"{abs(lost):.4f} {'lost' if lost > 0 else 'gained'}"
-    allowed = "" if report.max_drop is None else f", {report.max_drop:g} may be lost"
-    return f"AP {row.ap:.4f} against {parent.ap:.4f} of {parent.name} in {parent.precision}: {change}{allowed}."
+    return f"AP {row.ap:.4f} against {parent.ap:.4f} of {parent.name} in {parent.precision}: {_change(lost)}{allowed}."
+
+
+def _change(lost: float) -> str:
+    return "equal" if abs(lost) < 5e-5 else f"{abs(lost):.4f} {'lost' if lost > 0 else 'gained'}"
 
 
 def _figures(row: Row, report: Report) -> tuple[tuple[str, str], ...]:
@@ -212,11 +220,23 @@ def _figures(row: Row, report: Report) -> tuple[tuple[str, str], ...]:
         late = "" if known(row.p95_ms) is None else f"; 95 % within {row.p95_ms:.1f} ms"
         how = f"{1000 / row.p50_ms:.0f} frames a second" if report.throughput else f"median{late}"
         found.append((f"{row.p50_ms:.1f} ms", f"per frame, {how}"))
-    if lost is not None and parent is not row:
-        found.append((f"{-lost:+.4f}".replace("-", "−"), f"AP against float ({row.ap:.4f})"))
+    if row.held_out is not None:
+        found.append(
+            (_signed(row.held_out[0] - row.held_out[1]), f"AP against float ({row.held_out[0]:.4f}), held out")
+        )
+    elif lost is not None and parent is not row:
+        found.append((_signed(-lost), f"AP against float ({row.ap:.4f})"))
     if known(row.size_mb):
         found.append((f"{row.size_mb:.1f} MB", "on disk" + _share(row, rows)))
     return tuple(found)
+
+
+def _signed(value: float) -> str:
+    """
+    >>> _signed(-0.0021), _signed(0.0082), _signed(-0.00001)
+    ('−0.0021', '+0.0082', '+0.0000')
+    """
+    return f"{round(value, 4) + 0.0:+.4f}".replace("-", "−")
 
 
 def _share(row: Row, rows: Sequence[Row]) -> str:

@@ -121,7 +121,8 @@ def _of_search(trials: Sequence[Trial], outcomes: Sequence[Outcome], best: Outco
         name = f"{trial.backend} {trial.name}{f' ({way})' if way else ''}"
         shipped = outcome is not None and outcome is best
         seen = (trial.ap, trial.by_size, p50, trial.p95, trial.size_mb)
-        rows.append(Row(name, trial.backend, trial.runs_in, recipe, *seen, verdict, reasons, shipped))
+        held_out = None if outcome is None else outcome.judged.seen.ap
+        rows.append(Row(name, trial.backend, trial.runs_in, recipe, *seen, verdict, reasons, shipped, held_out))
     return rows
 
 

@@ -221,7 +221,7 @@ def _strip(pairs: Sequence[Pair]) -> Markup | None:
 
 
 def _number(value: float | None, digits: int) -> str:
-    return ABSENT if value is None else f"{value:.{digits}f}".replace("-", "−")
+    return ABSENT if value is None else f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")
 
 
 def _times(value: float | None) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from yolo_kd.errors import MisuseError, did_you_mean
+from yolo_kd.errors import MisuseError
 from yolo_kd.evidence.run import read_run
 from yolo_kd.evidence.run_report import write_run_report
+from yolo_kd.modes.keys import settled
 
 NAME = "report.html"
 DEFAULTS: dict[str, Any] = {"run": None, "out": None, "debug": False}
@@ -15,13 +16,11 @@ DEFAULTS: dict[str, Any] = {"run": None, "out": None, "debug": False}
 
 def main(settings: dict[str, Any]) -> int:
     """Read the run's folder, write the page, say where; returns the exit code."""
-    for key, value in settings.items():
-        if key not in DEFAULTS:
-            raise MisuseError(f"{key}={value}: unknown key{did_you_mean(key, DEFAULTS)}; see yolo-kd report --help")
-    if not settings.get("run"):
+    keys = settled(settings, DEFAULTS, "report")
+    if not keys["run"]:
         raise MisuseError("run= is missing: yolo-kd report run=runs/detect/train")
-    folder = Path(str(settings["run"]))
-    out = Path(str(settings["out"])) if settings.get("out") else folder / NAME
+    folder = Path(str(keys["run"]))
+    out = Path(str(keys["out"])) if keys["out"] else folder / NAME
     if out.is_dir():
         out = out / NAME
     write_run_report(out, read_run(folder))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -124,3 +124,12 @@ def lines_of(path: Path) -> list[tuple[str, str]]:
         what = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
         raise MisuseError(f"{path}:1: cannot be read ({what})") from None
     return [(f"{path}:{number}", line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+
+
+def fill(record: Record, label: Path, add: Callable[[Record, str, str], None]) -> None:
+    """Every line of a picture's own label file, by `add(record, "file:line", line)`; without the file no picture."""
+    if not label.is_file():
+        record.refused = "no annotation file"
+        return
+    for where, line in lines_of(label):
+        add(record, where, line)

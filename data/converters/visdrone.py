@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from yolo_kd.data.converters.record import Record, ids_of, lines_of, numbers, pictures
+from yolo_kd.data.converters.record import Record, fill, ids_of, numbers, pictures
 
 from yolo_kd.errors import MisuseError
 from yolo_kd.pictures.reading import IMAGE_SUFFIXES
@@ -53,11 +53,7 @@ class VisDrone:
         for image in self._images(part):
             label = self._folders[part] / "annotations" / f"{image.stem}.txt"
             record = Record(image, image.name, str(label))
-            if label.is_file():
-                for where, line in lines_of(label):
-                    self._add(record, where, line)
-            else:
-                record.refused = "no annotation file"
+            fill(record, label, self._add)
             yield record
 
     def _images(self, part: str) -> list[Path]:

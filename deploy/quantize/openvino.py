@@ -2,6 +2,21 @@
 
 NNCF puts FakeQuantize in front of convolutions and leaves activations between in float, so less is lost than with ONNX
 Runtime, and the range that the next convolution reads is all that has to be chosen.
+
+The defaults were chosen on coco128's training pictures, calibrated on one half and measured on the other, both ways (COCO's
+YOLOv8n at 640 px, AP of the 128 together; the student of a thermal drone data set at 320 px on its val part):
+
+|                                                     | coco128 | drone |
+|-----------------------------------------------------|---------|-------|
+| float                                               | .4697   | .1062 |
+| mean of the extremes, all layers (the default)      | .4703   | .1054 |
+| mean of the extremes, first three convolutions float| .4658   | .1055 |
+| ... and the head's last convolutions float          | .4688   | .1053 |
+| quantiles without 3e-5, first three float           | .4652   | .1053 |
+| quantiles without 1e-5, first three float           | .4671   | .1061 |
+| extremes, first three float                         | .4711   | .1058 |
+
+Differences of some thousandths are noise on so few pictures; what the table shows is that nothing beats the plain choice.
 """
 
 from __future__ import annotations
@@ -53,10 +68,10 @@ class OpenVINOSettings:
 
     preset: str = "mixed"
     bias: str = "full"
-    ranges: str = "quantile"
+    ranges: str = "mean"
     outliers: float = 3e-5
     head: str = "int8"
-    stem: int = 3
+    stem: int = 0
     float_layers: tuple[str, ...] = ()
     seed: int = 0
 

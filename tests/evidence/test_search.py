@@ -63,8 +63,8 @@ def test_ways_to_run(monkeypatch, form, bf16, cores, expected):
 
 
 def test_a_row_names_what_differs_from_the_default_recipe():
-    assert changed(OpenVINOSettings(preset="performance", stem=0)) == {"preset": "performance", "stem": 0}
-    assert trial("x", 0.5, 2.0, OpenVINOSettings(stem=0)).row()["settings"] == "stem=0"
+    assert changed(OpenVINOSettings(preset="performance", stem=3)) == {"preset": "performance", "stem": 3}
+    assert trial("x", 0.5, 2.0, OpenVINOSettings(stem=3)).row()["settings"] == "stem=3"
 
 
 def test_every_candidate_stays_in_the_table(onnx_producer, labelled, tmp_path, monkeypatch):

@@ -37,8 +37,8 @@ FRAMES = 8
 RECIPES: Mapping[str, Mapping[str, Settings]] = {
     "openvino": {
         "default": OpenVINOSettings(),
-        "mean ranges": OpenVINOSettings(ranges="mean"),
-        "stem": OpenVINOSettings(stem=0),
+        "quantile ranges": OpenVINOSettings(ranges="quantile"),
+        "float stem": OpenVINOSettings(stem=3),
         "float head": OpenVINOSettings(head="float"),
         "symmetric": OpenVINOSettings(preset="performance"),
         "fast bias": OpenVINOSettings(bias="fast"),
@@ -46,14 +46,14 @@ RECIPES: Mapping[str, Mapping[str, Settings]] = {
     "onnx": {
         "default": ONNXSettings(),
         "int8 head": ONNXSettings(head="int8"),
-        "stem": ONNXSettings(stem=0),
+        "int8 stem": ONNXSettings(stem=0),
         "percentile": ONNXSettings(ranges="percentile"),
     },
 }
 # An NPU wants symmetric weights and activations, and no float islands that would fall back to the CPU.
 NPU_RECIPES: Mapping[str, Settings] = {
-    "symmetric": OpenVINOSettings(preset="performance", stem=0),
-    "symmetric, float stem": OpenVINOSettings(preset="performance"),
+    "symmetric": OpenVINOSettings(preset="performance"),
+    "symmetric, float stem": OpenVINOSettings(preset="performance", stem=3),
 }
 
 

@@ -141,7 +141,7 @@ def _theirs(case: Case, backend: str, data: Path, folder: Path) -> Path | None:
     options = {"format": backend, "quantize": 8, "data": str(data), "imgsz": case.imgsz}
     if backend == "onnx":
         options["simplify"] = False  # it would install a package
-    code = f"from ultralytics import YOLO; print(YOLO({checkpoint!r}).export(**{options!r}))"
+    code = f"from ultralytics import YOLO; print(YOLO({str(checkpoint)!r}).export(**{options!r}))"
     environment = {**os.environ, "YOLO_AUTOINSTALL": "false"}
     made = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     path = Path(made.stdout.strip().rpartition("\n")[2]) if made.returncode == 0 else folder

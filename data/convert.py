@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from yolo_kd.data.atomic import refusal, write_text
+from yolo_kd.cfg.atomic import refusal, write_text
 from yolo_kd.data.converters import load
 from yolo_kd.data.converters.record import Reader, Record
 from yolo_kd.data.labels import label_text

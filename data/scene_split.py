@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from yolo_kd.data.atomic import refuse_taken, write_text
+from yolo_kd.cfg.atomic import refuse_taken, write_text
 from yolo_kd.data.check import Progress, look_at_images
 from yolo_kd.data.description import PARTS, Description
 from yolo_kd.data.split import Split, read_split

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from yolo_kd.cfg.atomic import write_text
 from yolo_kd.deploy.letterbox import Letterbox
 from yolo_kd.deploy.quantize.coverage import SIZES, Look, look_at, near_duplicates, scenes, spread
 
@@ -201,13 +202,7 @@ def write_calibration(source: CalibrationSet, path: Path) -> None:
         for image, digest in zip(source.images, source.hashes, strict=True)
     ]
     content = {"version": VERSION, "hash": source.hash, "report": dict(source.report), "images": rows}
-    here.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_calibration(path: str | Path) -> CalibrationSet:

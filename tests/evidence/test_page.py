@@ -6,7 +6,6 @@ import re
 
 import pytest
 
-from yolo_kd.errors import MisuseError
 from yolo_kd.evidence import page
 from yolo_kd.evidence.page import Markup, element
 
@@ -51,21 +50,6 @@ def test_numbers_in_attributes_are_rounded_and_underscores_become_hyphens():
 def test_a_row_needs_a_cell_for_every_column():
     with pytest.raises(ValueError):
         page.table(["a", "b"], [["only one"]])
-
-
-def test_the_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
-    target = tmp_path / "new" / "report.html"
-    page.write(target, element("p", "first"))
-    monkeypatch.setattr(page.os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(MisuseError, match=r"report\.html: the report cannot be written \(No space left on device\)"):
-        page.write(target, element("p", "second"))
-    assert target.read_text() == "<p>first</p>" and [p.name for p in target.parent.iterdir()] == ["report.html"]
-
-
-def test_a_place_that_is_no_folder_is_one_line(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(MisuseError, match="the report cannot be written"):
-        page.write(tmp_path / "file" / "report.html", element("p"))
 
 
 def test_a_file_name_that_is_no_utf8_does_not_stop_the_report(tmp_path):

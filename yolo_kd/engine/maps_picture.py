@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from yolo_kd.cfg.atomic import write_bytes
 from yolo_kd.deploy.detections import Detections
 from yolo_kd.deploy.drawing import FONT_SCALE, class_colour, draw, fitted, printable
 from yolo_kd.engine.maps import Maps
@@ -39,14 +40,9 @@ def draw_maps(pictures: Sequence[Maps], path: Path) -> None:
     width = max(block.shape[1] for block in blocks)
     rows = [np.pad(b, ((0, 2 * GAP), (0, width - b.shape[1]), (0, 0)), constant_values=PAPER) for b in blocks]
     done, data = cv2.imencode(".jpg", np.concatenate(rows), [cv2.IMWRITE_JPEG_QUALITY, 88])
-    part = path.with_name(path.name + ".part")
-    try:
-        if not done:
-            raise YoloKDError(f"{path}: the picture cannot be encoded")
-        part.write_bytes(data.tobytes())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    if not done:
+        raise YoloKDError(f"{path}: the picture cannot be encoded")
+    write_bytes(path, data.tobytes(), "project")
 
 
 def heat(frame: np.ndarray, values: np.ndarray, highest: float) -> np.ndarray:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from yolo_kd.cfg.atomic import write_text
 from yolo_kd.deploy.artifact import sha256
 from yolo_kd.distillers.base import ClassMap, HeadOutput
 from yolo_kd.engine import classes as class_lists
@@ -108,9 +109,7 @@ def same_file(student: Any, teacher: Teacher) -> bool:
 
 def save_report(folder: Path, report: dict[str, Any]) -> None:
     """Write preflight.json into the run folder, atomically."""
-    part = folder / (REPORT + ".part")
-    part.write_text(json.dumps(report, indent=2) + "\n")
-    part.replace(folder / REPORT)
+    write_text(folder / REPORT, json.dumps(report, indent=2) + "\n", "project")
 
 
 def load_report(folder: Path, sha256: str) -> dict[str, Any] | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from yolo_kd.cfg.atomic import write_bytes
 from yolo_kd.engine.history import History
 
 NAME = "distill_terms.png"
@@ -16,12 +18,9 @@ NEVER_ZERO = 1e-6  # of a logarithmic axis: a term that is off is left out of th
 
 def draw_terms(history: History, wanted: Mapping[str, float], marks: Mapping[str, float], path: Path) -> None:
     """Write the picture in one move; see `terms_figure`."""
-    part = path.with_name(path.name + ".part")
-    try:
-        terms_figure(history, wanted, marks).savefig(part, format="png")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    picture = io.BytesIO()
+    terms_figure(history, wanted, marks).savefig(picture, format="png")
+    write_bytes(path, picture.getvalue(), "project")
 
 
 def terms_figure(history: History, wanted: Mapping[str, float], marks: Mapping[str, float]) -> Any:

@@ -8,13 +8,11 @@ nothing.
 from __future__ import annotations
 
 import base64
-import contextlib
 import html
-import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from yolo_kd.errors import MisuseError
+from yolo_kd.cfg.atomic import write_bytes
 from yolo_kd.evidence.page_style import STYLE
 from yolo_kd.evidence.summary import Summary
 
@@ -142,19 +140,7 @@ def write(path: Path, page: Markup) -> None:
     Raises:
         MisuseError: It cannot be written there.
     """
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            file.write(page.encode("utf-8", "replace"))  # a file name may hold what UTF-8 cannot
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise MisuseError(f"{path}: the report cannot be written ({error.strerror or error})") from None
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+    write_bytes(path, page.encode("utf-8", "replace"))  # a file name may hold what UTF-8 cannot
 
 
 def _escape(text: str) -> str:

@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from yolo_kd.cfg.atomic import write_text
 from yolo_kd.deploy.acceptance import Limits, accept
 from yolo_kd.errors import MisuseError
 from yolo_kd.modes.keys import settled
@@ -42,10 +43,7 @@ def main(settings: dict[str, Any]) -> int:
     )
     print(text(report))
     if keys["out"]:
-        target = Path(str(keys["out"]))
-        part = target.with_name(target.name + ".part")
-        part.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        part.replace(target)
+        write_text(Path(str(keys["out"])), json.dumps(report, indent=2) + "\n")
     return 0 if report["passed"] else REJECTED
 
 

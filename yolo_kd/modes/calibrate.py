@@ -90,10 +90,7 @@ def gather(
         chosen = choose([*images, *(Candidate(p) for p in taken)], count, held_out, seed, near, Line())
         if videos:
             chosen = _keep(chosen, set(taken), frames, overwrite)
-    try:
-        write_calibration(chosen, out)
-    except OSError as error:
-        raise YoloKDError(f"out={out}: cannot be written ({error.strerror}); nothing was left behind") from error
+    write_calibration(chosen, out)
     return chosen
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from yolo_kd.data.atomic import refuse_taken, write_text
+from yolo_kd.cfg.atomic import refuse_taken, write_text
 from yolo_kd.data.check import LEAK, check
 from yolo_kd.data.description import read_description
 from yolo_kd.data.findings import KINDS

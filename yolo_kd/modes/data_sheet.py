@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from yolo_kd.cfg.atomic import write_bytes
 from yolo_kd.data import scenes
-from yolo_kd.data.atomic import write_bytes
 from yolo_kd.data.contact_sheet import contact_sheet
 from yolo_kd.errors import MisuseError
 from yolo_kd.pictures.reading import read_picture

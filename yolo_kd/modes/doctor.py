@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from yolo_kd.cfg.atomic import write_text
 from yolo_kd.data.split import read_split
 from yolo_kd.deploy import doctor
 from yolo_kd.deploy.artifact import read_artifact
@@ -49,12 +50,8 @@ def main(settings: dict[str, Any]) -> int:
     elif wanted:
         doctor.devices(found, "openvino", wanted)
     if keys["out"]:
-        target = Path(str(keys["out"]))
-        part = target.with_name(target.name + ".part")
-        part.write_text(
-            json.dumps({**found, "examined": [doctor.plain(e) for e in examined]}, indent=2) + "\n", encoding="utf-8"
-        )
-        part.replace(target)
+        plain = {**found, "examined": [doctor.plain(e) for e in examined]}
+        write_text(Path(str(keys["out"])), json.dumps(plain, indent=2) + "\n")
     return 1 if failed else 0
 
 

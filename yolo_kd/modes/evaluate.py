@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from yolo_kd.cfg.atomic import write_text
 from yolo_kd.data.corruptions import corruptions
 from yolo_kd.data.split import read_split
 from yolo_kd.deploy.runtime import Detector, open_detector
@@ -49,7 +50,8 @@ def main(settings: dict[str, Any]) -> int:
             found[source]["ultralytics"] = _theirs(source, keys, found[source]["precision"]["AP"])
     print(_text(found, str(keys["split"])))
     if keys["out"]:
-        _write(Path(str(keys["out"])), {"data": str(keys["data"]), "split": keys["split"], "models": found})
+        plain = {"data": str(keys["data"]), "split": keys["split"], "models": found}
+        write_text(Path(str(keys["out"])), json.dumps(plain, indent=2) + "\n")
     return 0
 
 
@@ -149,14 +151,3 @@ def _text(found: dict[str, Any], split: str) -> str:
         *(aligned(list(t)) for t in (rows, classes.values(), slices.values(), spoilt.values()) if t),
     ]
     return "\n\n".join([*parts, *lines])
-
-
-def _write(path: Path, plain: dict[str, Any]) -> None:
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise MisuseError(f"out={path}: cannot be written ({error.strerror})") from None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 from pathlib import Path
 
 from yolo_kd.errors import MisuseError, YoloKDError
@@ -30,12 +32,16 @@ def write_bytes(path: Path, data: bytes, key: str = "out") -> None:
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data)
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # else a crash of the machine may leave the new name with nothing in it
         part.replace(path)
     except OSError as error:
         raise refusal(error, path, key) from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def refuse_taken(path: Path, mark: str, key: str = "out") -> None:

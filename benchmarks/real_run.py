@@ -66,7 +66,7 @@ def main() -> int:
     seeds = [int(s) for s in str(keys["seeds"]).strip("()[]").split(",")]
     arms = [a.strip() for a in str(keys["arms"]).split(",")]
     shares = _shares(len(seeds))
-    teacher = Path(keys["teacher"]).resolve() if keys["teacher"] else _train_teacher(keys, data, out, shares[0])
+    teacher = _given(Path(keys["teacher"]), out) if keys["teacher"] else _train_teacher(keys, data, out, shares[0])
     copies = [_private_copy(source, out / f"data-s{seed}") for seed in seeds]
     with ThreadPoolExecutor(len(shares)) as lanes:
         jobs = [
@@ -111,6 +111,15 @@ def _private_copy(data: Path, target: Path) -> Path:
         shutil.copytree(data.parent, part)
         part.rename(target)
     return target / data.name
+
+
+def _given(teacher: Path, out: Path) -> Path:
+    """A copy of a teacher that is there already, so that nothing is written beside the original."""
+    copied = out / "teacher" / "weights" / "best.pt"
+    if not copied.exists():
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(teacher, copied)
+    return copied
 
 
 def _train_teacher(keys: dict[str, Any], data: Path, out: Path, share: set[int]) -> Path:

@@ -102,10 +102,11 @@ def accuracy_aware(
     measure: Callable[[Net], float],
     target: float,
     max_drop: float,
+    least: int = 0,
 ) -> Restored[Net]:
     """Put the most sensitive layers back into float, 0, 1, 2, 4, 8, ... of them, until the metric is good enough.
 
-    If the plain net is good enough it is returned and nothing else is made.
+    With `least` at 0, a plain net that is good enough is returned and nothing else is made.
 
     Args:
         ranking: Most sensitive first.
@@ -113,8 +114,10 @@ def accuracy_aware(
         measure: Its metric, higher is better, on held-out images.
         target: Metric of the float net.
         max_drop: How much may be lost, absolute.
+        least: Layers that go back in any case: 1 where the plain net is known to fall short elsewhere.
     """
     counts = [0, *(2**i for i in range(len(ranking).bit_length()) if 2**i < len(ranking)), len(ranking)]
+    counts = [count for count in counts if count >= min(least, len(ranking))]
     best: Restored[Net] | None = None
     tried: list[tuple[int, float]] = []
     for count in dict.fromkeys(counts):
@@ -126,5 +129,5 @@ def accuracy_aware(
             best = Restored(net, layers, metric, tuple(tried), target - metric <= max_drop)
         if target - metric <= max_drop:
             return Restored(net, layers, metric, tuple(tried), True)
-    assert best is not None  # 0 is always among the counts
+    assert best is not None  # all layers are always among the counts
     return Restored(best.net, best.layers, best.metric, tuple(tried), False)

@@ -22,7 +22,7 @@ def recover(
     folder: Path,
     tell: Any = print,
 ) -> Restored[Artifact]:
-    """The net with 0, 1, 2, 4, 8, ... of its most sensitive layers in float, up to the first that is good enough.
+    """The net with 1, 2, 4, 8, ... of its most sensitive layers in float, up to the first that is good enough.
 
     Args:
         producer: Of the float parent.
@@ -44,7 +44,7 @@ def recover(
         tell(f"{artifact.folder.name.removeprefix('float_')} layers back in float: AP {found:.4f}, float {target:.4f}")
         return found
 
-    return accuracy_aware(ranking, make, measure, target, max_drop)
+    return accuracy_aware(ranking, make, measure, target, max_drop, least=1)
 
 
 def _precision(artifact: Artifact, tuning: Split) -> float:

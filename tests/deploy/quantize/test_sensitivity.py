@@ -46,19 +46,25 @@ def test_the_worst_layer_comes_first() -> None:
 RANKING = [LayerError(name, 1.0 / (i + 1)) for i, name in enumerate("abcdef")]
 
 
-def restore(metric_of: Any, max_drop: float = 0.01) -> tuple[Any, list[int]]:
+def restore(metric_of: Any, max_drop: float = 0.01, least: int = 0) -> tuple[Any, list[int]]:
     made: list[int] = []
 
     def make(layers: tuple[str, ...]) -> tuple[str, ...]:
         made.append(len(layers))
         return layers
 
-    return accuracy_aware(RANKING, make, lambda net: metric_of(len(net)), 0.5, max_drop), made
+    return accuracy_aware(RANKING, make, lambda net: metric_of(len(net)), 0.5, max_drop, least), made
 
 
 def test_a_plain_net_that_is_good_enough_is_all_that_is_made() -> None:
     found, made = restore(lambda n: 0.495)
     assert found.enough and found.layers == () and made == [0]
+
+
+def test_a_plain_net_that_is_known_to_fall_short_is_not_tried() -> None:
+    found, made = restore(lambda n: 0.495, least=1)
+    assert found.layers == ("a",) and made == [1]
+    assert restore(lambda n: 0.4, least=99)[1] == [6]  # all there are
 
 
 def test_layers_go_back_until_it_is_enough() -> None:

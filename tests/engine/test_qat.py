@@ -23,9 +23,11 @@ from yolo_kd.deploy.quantize.ranges import grid, weight_scales
 from yolo_kd import DistillationTrainer, distill
 from yolo_kd.cli import main
 from yolo_kd.engine import preflight, qat, ultra
-from yolo_kd.engine.qat import FakeQuantization, outer_quantiles, round_activations, round_weights
+from yolo_kd.engine.qat import FakeQuantization, extremes, round_activations, round_weights
 from yolo_kd.engine.resume import load_sidecar, sidecar_path
 from yolo_kd.errors import GateError, MisuseError
+
+LAYERS = 63 - qat.RECIPE.stem  # convolutions of a YOLOv8 outside its decode tail, without those in float
 
 
 def hooked(model: torch.nn.Module) -> int:
@@ -65,11 +67,9 @@ class TestGrid:
         codes = np.clip(np.rint(weight.numpy() / scales), -127, 127)
         assert np.allclose(round_weights(weight).numpy(), codes * scales, atol=1e-6)
 
-    def test_quantiles_are_numpys(self):
-        values = torch.randn(3, 4, 20, 25, generator=torch.Generator().manual_seed(0))
-        for outside in (3e-5, 0.0, 0.01):
-            ends = np.quantile(values.flatten(1).numpy(), [outside, 1 - outside], axis=1).mean(1)
-            assert outer_quantiles(values, outside).numpy() == pytest.approx(ends, rel=1e-5)
+    def test_range_is_the_mean_of_the_extremes_of_each_image(self):
+        values = torch.tensor([[-1.0, 0.5, 3.0], [-2.0, 0.0, 5.0]]).reshape(2, 1, 1, 3)
+        assert extremes(values).tolist() == [-1.5, 4.0]
 
     def test_goes_along_with_folded_batch_norm(self):
         """round(c w) = c round(w), also for a negative gamma: so weights are rounded unfolded."""
@@ -93,12 +93,12 @@ class TestRanges:
         names = [name.split("/")[0].removeprefix("__module.") for name in deployed_layers(deployed)]
         model = ultra.load_detector(str(learnt), "student")
         layers = qat.quantized_layers(model)
-        assert sorted(names) == sorted(layers) and len(layers) == 60
+        assert sorted(names) == sorted(layers) and len(layers) == LAYERS
         fake = FakeQuantization(layers)
         with fake.on(model, observe=True, rounds=False), torch.inference_mode():
             for picture in few:
                 model(torch.from_numpy(picture))
-        assert fake.seen == [len(few)] * 60
+        assert fake.seen == [len(few)] * len(layers)
         near = total = 0
         for op in deployed.get_ordered_ops():
             name = op.get_friendly_name().split("/")[0].removeprefix("__module.")
@@ -240,8 +240,8 @@ assert torch.equal(loaded(picture)[0], stock(picture)[0])
                 return super().save_model()
 
         trainer = train(Spy, model=str(learnt), qat=True, distill="none", val=True, epochs=2, **FINE)
-        assert seen["train"] == [60] * 4 and seen["saved"] == [(0, 0)] * 2
-        assert seen["val"][:2] == [60] * 2 and seen["val"][-1] == 0, "the last is of the fused best.pt in float"
+        assert seen["train"] == [LAYERS] * 4 and seen["saved"] == [(0, 0)] * 2
+        assert seen["val"][:2] == [LAYERS] * 2 and seen["val"][-1] == 0, "the last is of the fused best.pt in float"
         with Path(trainer.csv).open() as file:
             rows = list(csv.DictReader(file))
         assert [row["qat"] for row in rows] == ["1", "1"]
@@ -273,7 +273,7 @@ assert torch.equal(loaded(picture)[0], stock(picture)[0])
         )
         assert trainer.criterion.terms[0].gain > 0 and float(trainer.loss_items["pkd_loss"]) > 0
         state = load_sidecar(sidecar_path(trainer.last))
-        assert {"distillers", "quantization"} <= set(state) and len(state["quantization"]["layers"]) == 60
+        assert {"distillers", "quantization"} <= set(state) and len(state["quantization"]["layers"]) == LAYERS
 
     def test_may_learn_from_its_own_float_weights(self, train, learnt, monkeypatch):
         """Without qat that is refused unseen; with it the pre-flight measures the teacher against the rounded student."""
@@ -287,7 +287,7 @@ assert torch.equal(loaded(picture)[0], stock(picture)[0])
             train(model=str(learnt), qat=True, **keys)
         except GateError as refusal:  # where rounding costs these few pictures nothing
             assert "the pretrained student starts at" in str(refusal)
-        assert seen == [60]
+        assert seen == [LAYERS]
 
     def test_both_branches_of_a_dual_head(self, train, make_checkpoint):
         path = str(make_checkpoint("yolo26n.yaml"))
@@ -317,7 +317,7 @@ assert torch.equal(loaded(picture)[0], stock(picture)[0])
         """The checkpoint goes through export and quantize like any other."""
         folder = Path(YOLO(str(tuned.best)).export(format="openvino", imgsz=64, verbose=False))
         net = OpenVINOQuantizer(next(folder.glob("*.xml")), few).build(OpenVINOSettings())
-        assert len(deployed_layers(net)) == 60
+        assert len(deployed_layers(net)) == LAYERS
 
 
 class TestMisuse:

@@ -3,9 +3,9 @@
 In front of each convolution that `yolo-kd quantize` puts on integers, value = (code - zero) * scale with codes 0..255, and
 weights are code * scale_o with codes -127..127 and a scale per output channel (Jacob et al. 2018, arXiv:1712.05877). Rounding
 has no gradient, so the straight-through estimator takes 1 inside the range and 0 outside (Bengio et al. 2013,
-arXiv:1308.3432). Which convolutions, and what of the values a range leaves out, are the defaults of the OpenVINO recipe. Not
-imitated: sums of residual blocks, whose two inputs the runtime rounds as well, the products of attention, and grids before
-an activation, which only ONNX Runtime has.
+arXiv:1308.3432). Which convolutions, and ranges from the mean of the extremes, are the defaults of the OpenVINO recipe. Not
+imitated: sums of residual blocks, whose two inputs the runtime rounds as well, the products of attention, bias correction,
+and the grids in front of activations, which only ONNX Runtime has.
 
 **Batch norm stays as it is.** On the device it is folded into the weights, which multiplies output channel o by c_o = gamma_o
 / sigma_o. A symmetric grid with a scale per output channel goes along: the scale max|c w| / 127 is |c| times the old one, so
@@ -58,16 +58,10 @@ def round_activations(values: Tensor, low_high: Tensor) -> Tensor:
     return torch.fake_quantize_per_tensor_affine(values, scale, zero, 0, 255)
 
 
-def outer_quantiles(values: Tensor, outside: float) -> Tensor:
-    """(2,) mean over the batch of the quantiles that leave a share `outside` of an image's values beyond either end."""
-    flat = values.flatten(1)
-    place = outside * (flat.shape[1] - 1)
-    whole = int(place)
-    ends = []
-    for largest in (False, True):
-        outermost = flat.topk(min(whole + 2, flat.shape[1]), largest=largest).values
-        ends.append(torch.lerp(outermost[:, whole], outermost[:, -1], place - whole).mean())
-    return torch.stack(ends)
+def extremes(values: Tensor) -> Tensor:
+    """(2,) mean over a batch of each image's smallest and largest value, as the recipe estimates ranges."""
+    low, high = values.flatten(1).aminmax(dim=1)
+    return torch.stack((low.mean(), high.mean()))
 
 
 class FakeQuantization:
@@ -140,7 +134,7 @@ class FakeQuantization:
     def start(self, trainer: Any) -> None:
         """First ranges, unless they were restored, and what rounding costs the student as it is; random states stay."""
         student = trainer.ema.ema
-        trainer.log(f"qat: {len(self.layers)} convolutions on 8 bits, {RECIPE.stem} in float")
+        trainer.log(f"qat: {len(self.layers)} convolutions on 8 bits, the first {RECIPE.stem} in float")
         if any(self.seen):
             return
         with preserved_rng(trainer.args.seed):
@@ -169,7 +163,7 @@ class FakeQuantization:
     def _observe(self, index: int, values: Tensor) -> None:
         """Move the range towards this batch's: their mean at first, as post-training calibration has it."""
         self.seen[index] += 1
-        found = outer_quantiles(values, RECIPE.outliers)
+        found = extremes(values)
         share = max(1 / self.seen[index], MOMENTUM)
         moved = torch.lerp(self.ranges[index], found, share)
         self.ranges[index] = torch.where(moved.isfinite(), moved, self.ranges[index])

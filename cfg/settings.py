@@ -21,7 +21,17 @@ from yolo_kd.errors import MisuseError, did_you_mean
 SCHEDULES = ("constant", "linear", "cosine", "mosaic")
 ENGINES = ("auto", "torch", "openvino-bf16", "openvino-int8")
 NO_RECIPE = "none"
-CHANGEABLE = ("teacher", "teacher_engine", "teacher_compile", "cpu_threads", "check_data", "force", "trust", "debug")
+CHANGEABLE = (
+    "teacher",
+    "teacher_engine",
+    "teacher_compile",
+    "cpu_threads",
+    "check_data",
+    "save_steps",
+    "force",
+    "trust",
+    "debug",
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,7 @@ class DistillSettings:
     augment: str | None = None
     augment_share: float = 0.5
     check_data: bool = True
+    save_steps: int = 0
     cpu_threads: int | None = None
     qat: bool = False
     force: bool = False
@@ -240,6 +251,8 @@ def _check(settings: DistillSettings) -> None:
     for key in ("teacher_every", "calibrate_batches", "calibration_images"):
         if getattr(settings, key) < 1:
             raise MisuseError(f"{key}={getattr(settings, key)}: expected 1 or more")
+    if settings.save_steps < 0:
+        raise MisuseError(f"save_steps={settings.save_steps}: expected 0 (none within an epoch) or a number of batches")
     if settings.augment not in (None, *augment_names()):
         names, hint = ", ".join(augment_names()), did_you_mean(str(settings.augment), augment_names())
         raise MisuseError(f"augment={settings.augment}: expected {names}, or leave it out{hint}")

@@ -137,6 +137,8 @@ def train(pictures: Path, tmp_path: Path) -> Callable[..., Any]:
             "warmup_epochs": 0, "project": str(tmp_path), "name": "run", "exist_ok": True, "plots": False, "val": False,
             "seed": 1, "verbose": False,
         }  # fmt: skip
+        if keys.get("resume"):
+            del defaults["epochs"]  # a resumed run has its own, and may only be given more
         chosen = trainer_class or DistillationTrainer
         if issubclass(chosen, DistillationTrainer):
             defaults["cpu_threads"] = 1

@@ -67,7 +67,7 @@ def test_own_checkpoint_teaches_nothing(train, make_checkpoint):
         train(model=path, teacher=path, **{**FAST, "force": False, "teacher_floor": 0.0})
 
 
-def test_other_teacher_on_resume_is_refused(train, make_checkpoint, teacher):
+def test_other_keys_on_resume_are_refused(train, make_checkpoint, teacher):
     class Stopped(DistillationTrainer):
         def _setup_train(self):
             super()._setup_train()
@@ -77,9 +77,6 @@ def test_other_teacher_on_resume_is_refused(train, make_checkpoint, teacher):
             pass
 
     first = train(Stopped, teacher=teacher, epochs=3, **FAST)
-    other = str(make_checkpoint("yolov8s.yaml", seed=2))
-    with pytest.raises(GateError, match="not the checkpoint of the resumed run"):
-        train(model=str(first.last), resume=True, teacher=other)
     with pytest.raises(MisuseError, match="may not change on resume"):
         train(model=str(first.last), resume=True, teacher_every=2)
     with pytest.raises(MisuseError, match=r"teacher_engine=opnvino: expected one of"):

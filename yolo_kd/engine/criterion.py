@@ -25,6 +25,7 @@ from yolo_kd.errors import GateError, YoloKDError
 
 MEASURED_BATCHES = 3  # per epoch, for the log; one batch alone scatters by a factor of two
 MAX_BAD_STEPS = 10  # consecutive steps with a term that is not finite; a GradScaler recovers from fewer
+COUNTERS = ("step", "bad_steps", "checked", "to_measure", "factor", "warm", "calibrated_batches")
 
 
 class DistillationCriterion:
@@ -106,6 +107,37 @@ class DistillationCriterion:
         """Ultralytics calls this at the end of an epoch; dual heads shift weight between their branches."""
         if hasattr(self.base, "update"):
             self.base.update()
+
+    def state(self) -> dict[str, Any]:
+        """What the coming steps depend on besides weights and gains, as plain values and tensors."""
+        return {
+            **{name: getattr(self, name) for name in COUNTERS},
+            "last": {column: value.detach() for column, value in self.last.items()},
+            "ratios": {t.key: list(t.ratios) for t in self.terms},
+            "epoch_ratios": {t.key: list(t.epoch_ratios) for t in self.terms},
+            "base": {k: v for k, v in vars(self.base).items() if isinstance(v, (int, float))},
+        }
+
+    def restore(self, state: dict[str, Any], new_schedule: bool = False) -> None:
+        """Take over an earlier `state`.
+
+        Args:
+            state: Of the same recipe; terms that it does not know stay as they are.
+            new_schedule: The run has become longer: what depends on its length is not taken over.
+        """
+        for name in COUNTERS:
+            setattr(self, name, state[name])
+        self.last = {column: state["last"].get(column, value) for column, value in self.last.items()}
+        for term in self.terms:
+            term.ratios, term.epoch_ratios = (
+                list(state[kind].get(term.key, [])) for kind in ("ratios", "epoch_ratios")
+            )
+        vars(self.base).update(state["base"])
+        if new_schedule:
+            self.factor = 1.0
+            if hasattr(self.base, "updates"):
+                self.base.updates -= 1
+                self.update()
 
     def __call__(self, preds: Any, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss vector times batch size, and detached items, as Ultralytics' criteria return them."""

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from yolo_kd.cfg.atomic import write_text
 from yolo_kd.errors import MisuseError
 
 RESULTS = "results.csv"
@@ -78,6 +79,21 @@ def read_history(path: Path) -> History:
         else:
             table.append(numbers)
     return History({name: [row[i] for row in table] for i, name in enumerate(heads)}, broken)
+
+
+def cut_history(path: Path, epochs: int) -> None:
+    """Leave the rows of the first `epochs` epochs: those after them are trained again, and one may have been cut off."""
+    if not path.exists():
+        return
+    text = path.read_text(encoding="utf-8", errors="replace")
+    head, *rows = text.splitlines(keepends=True) or [""]
+    if not head.endswith("\n"):
+        path.unlink()  # it is begun anew, with its head
+        return
+    whole = [row for row in rows if row.endswith("\n") and row.count(",") == head.count(",")]
+    kept = "".join([head, *(row for row in whole if _number(row.split(",")[0]) <= epochs)])
+    if kept != text:
+        write_text(path, kept)
 
 
 def wanted_shares(methods: Mapping[str, Mapping[str, object]]) -> dict[str, float]:

@@ -1,22 +1,39 @@
-"""The sidecar: what a run needs to go on and a plain checkpoint must not carry.
+"""A checkpoint as files: last.pt, the sidecar beside it, and both as they were one save earlier.
 
-`last.pt` stays a plain Ultralytics checkpoint. Beside it lies `last.kd.pt` with adapters, their optimizer state, the
-calibrated gains and the ranges of fake quantization. It holds tensors and plain values only, and is loaded in torch's
-weights-only mode.
+`last.pt` stays a plain Ultralytics checkpoint. Beside it lies `last.kd.pt` with what an exact resume needs: float32
+weights, optimizer, adapters, gains, counters, random states. It holds tensors and plain values only, is loaded in torch's
+weights-only mode, and names the last.pt that it belongs to by SHA-256.
+
+Everything is written into a folder beside the old files, flushed to the disk, and renamed. Two files cannot change their
+names at once, so the older pair gets a second name first (previous.pt, previous.kd.pt): wherever a kill falls, last.pt
+belongs to one of the two sidecars.
 """
 
 from __future__ import annotations
 
+import errno
+import io
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from yolo_kd.errors import MisuseError
+from yolo_kd.deploy.artifact import sha256
+from yolo_kd.errors import MisuseError, YoloKDError
 
-FORMAT = 1
-SIDECAR = "last.kd.pt"
+FORMAT = 2
+LAST, SIDECAR = "last.pt", "last.kd.pt"
+PREVIOUS, PREVIOUS_SIDECAR = "previous.pt", "previous.kd.pt"
+STAGING = ".saving"
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class DamagedError(MisuseError):
+    """A sidecar that cannot be read."""
 
 
 def sidecar_path(last: Path) -> Path:
@@ -25,13 +42,20 @@ def sidecar_path(last: Path) -> Path:
 
 
 def save_sidecar(path: Path, state: dict[str, Any]) -> None:
-    """Write atomically: to a temporary file, flushed to the disk, then renamed."""
+    """Write a sidecar that is there whole or not at all.
+
+    Raises:
+        OSError: As the disk says it.
+    """
+    buffer = io.BytesIO()  # a disk that fills up under torch's own writer raises a RuntimeError without a cause
+    torch.save({"format": FORMAT, **state}, buffer)
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        torch.save({"format": FORMAT, **state}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        part.write_bytes(buffer.getbuffer())
+        flush(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def load_sidecar(path: Path) -> dict[str, Any] | None:
@@ -45,15 +69,125 @@ def load_sidecar(path: Path) -> dict[str, Any] | None:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for a damaged archive
-        raise MisuseError(
+        raise DamagedError(
             f"{path.name}: not readable ({type(error).__name__}); start anew, or resume an older copy"
         ) from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         found = state.get("format") if isinstance(state, dict) else type(state).__name__
         raise MisuseError(
-            f"{path.name}: format {found}, expected {FORMAT}; it was written by another version of yolo-kd"
+            f"{path.name}: format {found}, expected {FORMAT}; it was written by another version of yolo-kd: resume with "
+            "that one, or start anew"
         )
     return state
+
+
+@contextmanager
+def staging(folder: Path) -> Iterator[Path]:
+    """An empty folder on the same disk, gone afterwards."""
+    staged = folder / STAGING
+    shutil.rmtree(staged, ignore_errors=True)  # of a run that was killed
+    staged.mkdir(parents=True)
+    try:
+        yield staged
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def commit(staged: Path, folder: Path, state: dict[str, Any]) -> None:
+    """Put staged checkpoints and their sidecar in place of the older ones, which become the previous generation.
+
+    Args:
+        staged: Holds last.pt, and under other names files of the same content (best.pt, epoch3.pt).
+        folder: Where they belong.
+        state: The sidecar's.
+
+    Raises:
+        OSError: As the disk says it; the older generation is whole.
+    """
+    copies = sorted(path.name for path in staged.iterdir() if path.name != LAST)
+    save_sidecar(staged / SIDECAR, {**state, "whole": sha256(staged / LAST), "copies": copies})
+    for name in (LAST, *copies):
+        flush(staged / name)
+    for name, older in ((SIDECAR, PREVIOUS_SIDECAR), (LAST, PREVIOUS)):
+        if (folder / name).exists():
+            _second_name(folder / name, staged / older)
+            (staged / older).replace(folder / older)
+    for name in (SIDECAR, LAST, *copies):
+        (staged / name).replace(folder / name)
+    flush(folder)
+
+
+def mend_copies(checkpoint: Path, state: dict[str, Any]) -> None:
+    """Write those copies of a checkpoint that a kill prevented."""
+    for name in state["copies"]:
+        path = checkpoint.with_name(name)
+        if not path.exists() or sha256(path) != state["whole"]:
+            part = path.with_name(name + ".part")
+            shutil.copyfile(checkpoint, part)
+            flush(part)
+            part.replace(path)
+
+
+def forget_previous(folder: Path) -> None:
+    """Remove the older generation, once a run has ended."""
+    for name in (PREVIOUS, PREVIOUS_SIDECAR):
+        (folder / name).unlink(missing_ok=True)
+
+
+def usable_checkpoint(path: Path) -> Path:
+    """The checkpoint to go on from: the one that is named, or the one before where that has lost its sidecar.
+
+    Raises:
+        MisuseError: Sidecars are there and none belongs to it, or they are of another version.
+    """
+    if path.name != LAST or not any(_sidecars(path)):
+        return path
+    for candidate in (path, path.with_name(PREVIOUS)):
+        if candidate.exists() and _find(candidate) is not None:
+            return candidate
+    raise _no_match(path)
+
+
+def state_of(path: Path) -> dict[str, Any] | None:
+    """The state that belongs to a checkpoint; None where there is no sidecar at all.
+
+    Raises:
+        MisuseError: Sidecars are there and none belongs to it, or they are of another version.
+    """
+    state = _find(path)
+    if state is None and any(_sidecars(path)):
+        raise _no_match(path)
+    return state
+
+
+def is_stripped(path: Path, state: dict[str, Any]) -> bool:
+    """Whether a checkpoint is what the end of its run left: without optimizer, everything else in the sidecar."""
+    return state.get("stripped") == sha256(path)
+
+
+@contextmanager
+def room_for(what: str, last: Path, epoch: int) -> Iterator[None]:
+    """A disk without room as one line that says what is still there.
+
+    Args:
+        what: What is being written.
+        last: The run's last.pt.
+        epoch: Epochs that the checkpoint on the disk has.
+
+    Raises:
+        YoloKDError: No room.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        kept = (
+            f"the checkpoint after epoch {epoch} is whole: make room, then yolo-kd train resume={last}"
+            if last.exists()
+            else "there is no checkpoint yet: make room and start again"
+        )
+        raise YoloKDError(f"{last.parent}: no room left on the disk for {what}; {kept}") from error
 
 
 def split_optimizer(state: dict[str, Any], adapters: int) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -79,3 +213,49 @@ def join_optimizer(plain: dict[str, Any], adapters: dict[str, Any]) -> dict[str,
         "state": {**plain["state"], **adapters["state"]},
         "param_groups": [*plain["param_groups"], *adapters["param_groups"]],
     }
+
+
+def flush(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _second_name(path: Path, link: Path) -> None:
+    try:
+        link.hardlink_to(path)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(path, link)
+        flush(link)
+
+
+def _sidecars(path: Path) -> list[Path]:
+    return [found for name in (SIDECAR, PREVIOUS_SIDECAR) if (found := path.with_name(name)).exists()]
+
+
+def _find(path: Path) -> dict[str, Any] | None:
+    digest = sha256(path)
+    for sidecar in _sidecars(path):
+        state = _read(sidecar)
+        if state is not None and digest in (state["whole"], state.get("stripped")):
+            return state
+    return None
+
+
+def _read(sidecar: Path) -> dict[str, Any] | None:
+    """A sidecar's state; None if it is damaged, for which the one before steps in."""
+    try:
+        return load_sidecar(sidecar)
+    except DamagedError:
+        return None
+
+
+def _no_match(path: Path) -> MisuseError:
+    listed = " and ".join(sidecar.name for sidecar in _sidecars(path))
+    return MisuseError(
+        f"resume={path}: {listed} beside it belong to another checkpoint or are damaged (was it changed by another program?); "
+        "resume the last.pt of a run as yolo-kd left it, or start anew"
+    )

@@ -68,19 +68,33 @@ class Distillation:
             "teacher_sha256": self.teacher.sha256,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: dict[str, Any], given: bool = False) -> None:
         """Take over a sidecar's state.
+
+        Args:
+            state: From `state`.
+            given: The user named the teacher anew, so that another one is meant.
 
         Raises:
             GateError: It was written under another teacher.
+            MisuseError: The teacher that was named is of another shape.
         """
-        if state["teacher_sha256"] != self.teacher.sha256:
+        same = state["teacher_sha256"] == self.teacher.sha256
+        if not same and not given:
             raise GateError(
-                f"teacher={self.teacher.path}: not the checkpoint of the resumed run (sha256 {self.teacher.sha256[:12]}, "
-                f"expected {state['teacher_sha256'][:12]}); name the right file with teacher=, or start a new run"
+                f"teacher={self.teacher.path}: not the checkpoint of the resumed run any more (sha256 "
+                f"{self.teacher.sha256[:12]}, expected {state['teacher_sha256'][:12]}); put it back, or name with teacher= the "
+                "one to go on with"
             )
+        try:
+            for method in self.methods:
+                method.distiller.load_state_dict(state["distillers"][method.name])
+        except RuntimeError:
+            raise MisuseError(
+                f"teacher={self.teacher.path}: its maps have other sizes than those of the run's teacher, so the adapters do "
+                "not fit; name one of the same model, or start a new run"
+            ) from None
         for method in self.methods:
-            method.distiller.load_state_dict(state["distillers"][method.name])
             for term in method.terms:
                 term.gain, term.fixed = state["gains"][term.key], state["fixed"][term.key]
         self.restored = True
@@ -110,8 +124,8 @@ class Distillation:
             kd = replace(kd, teacher_engine="torch")
         count = selection.batches_needed(kd, max(trainer.batch_size // max(trainer.world_size, 1), 1), trainer.device)
         batches = [batch["img"] for batch in sample_batches(trainer, count)]
-        name, engine = "", None
-        if ultra.RANK in {-1, 0}:
+        name, engine = _chosen_before(trainer, report), None
+        if not name and ultra.RANK in {-1, 0}:
             choice = selection.choose(self.teacher, kd, batches, cache, trainer.log)
             name, engine = choice.name, choice.engine
             report["engine"], report["engines"] = name, [asdict(row) for row in choice.rows]
@@ -158,3 +172,9 @@ def prepare(trainer: Any) -> Distillation:
     for method in methods:
         method.distiller.to(trainer.device)
     return Distillation(teacher, methods, shared)
+
+
+def _chosen_before(trainer: Any, report: dict[str, Any]) -> str:
+    """The engine of the run that is resumed, if it may still run: timings differ, and with them the choice."""
+    name = str(report.get("engine") or "") if trainer.resume else ""
+    return name if name in selection.candidates(trainer.kd.teacher_engine, trainer.device) else ""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from copy import copy
 from pathlib import Path
 from subprocess import CalledProcessError
 from typing import Any
@@ -25,7 +24,7 @@ from yolo_kd.engine.criterion import DistillationCriterion
 from yolo_kd.engine.data_check import check_data
 from yolo_kd.engine.qat import FakeQuantization, check_keys, quantized_layers
 from yolo_kd.engine.ranks import average_gradients, reported_to, worker_error
-from yolo_kd.engine.resume import join_optimizer, load_sidecar, save_sidecar, sidecar_path, split_optimizer
+from yolo_kd.engine.resumable import ResumableTrainer
 from yolo_kd.engine.run_pictures import draw_pictures
 from yolo_kd.engine.schedule import Schedule
 from yolo_kd.engine.setup import Distillation, prepare
@@ -33,10 +32,9 @@ from yolo_kd.engine.terms import adapter_parameters
 from yolo_kd.errors import MisuseError
 
 SETTINGS_FILE = "kd.yaml"
-PREFIX = ultra.colorstr("yolo-kd: ")
 
 
-class DistillationTrainer(ultra.DetectionTrainer):
+class DistillationTrainer(ResumableTrainer):
     """Trains a plain student under a teacher; `YOLO("yolov8n.yaml").train(trainer=DistillationTrainer, teacher=...)`.
 
     Args:
@@ -49,14 +47,13 @@ class DistillationTrainer(ultra.DetectionTrainer):
         GateError: The pre-flight refuses the teacher, or a term is 0 on the first batch.
     """
 
-    model: Any
-    optimizer: Any
-
     def __init__(
         self, cfg: Any = ultra.DEFAULT_CFG, overrides: dict[str, Any] | None = None, _callbacks: dict | None = None
     ) -> None:
         theirs, ours = split_keys(overrides or {})
         resuming = theirs.get("resume")
+        epochs = self.choose_checkpoint(theirs) if resuming else None
+        self.teacher_given = "teacher" in ours
         if not resuming:
             self.kd = resolve_travelled(ours)
             if self.kd.qat:
@@ -72,6 +69,8 @@ class DistillationTrainer(ultra.DetectionTrainer):
             super().__init__(cfg, theirs, _callbacks)
         if resuming:
             self.kd = resumed_settings(Path(self.args.model).resolve().parents[1], ours)
+            require_teacher(self.kd)
+            self.train_longer(epochs)
         if not ultra.in_tested_range():
             self.log(f"WARNING Ultralytics {ultra.version()} is untested here; tested: {ultra.TESTED}")
         if (self.kd.recipe.methods or self.kd.qat) and self.args.compile:
@@ -83,7 +82,8 @@ class DistillationTrainer(ultra.DetectionTrainer):
         self.quantization: FakeQuantization | None = None
         self.criterion: DistillationCriterion | None = None
         self._take_over_cpu()
-        self._write_settings()
+        if not resuming:  # else once it is clear that the teacher given now will do
+            self._write_settings()
 
     # -- the machine ---------------------------------------------------------------------------------------------------
 
@@ -167,10 +167,13 @@ class DistillationTrainer(ultra.DetectionTrainer):
                 base, model, self.distillation.teacher, self.distillation.methods, schedule, self.kd.teacher_every,
                 self.kd.calibrate_batches, self.kd.force, self.log,
             )  # fmt: skip
+        if self.resumed is not None and self.resumed["criterion"] is not None:
+            self.criterion.restore(self.resumed["criterion"], new_schedule=self.longer)
         self._refuse_idle_schedule()
         model.criterion = self.criterion
         self.add_callback("on_train_epoch_start", DistillationTrainer._start_epoch)
         self.add_callback("on_train_epoch_end", DistillationTrainer._end_epoch)
+        self._write_settings()  # where the teacher lies, which the first epoch may not live to say
 
     def _refuse_idle_schedule(self) -> None:
         """A schedule by which the teacher never runs, or never stops as asked, is a mistake; say so before the start."""
@@ -263,57 +266,7 @@ class DistillationTrainer(ultra.DetectionTrainer):
             metrics["qat"] = 1
         super().save_metrics(metrics)
 
-    # -- checkpoints and other processes -------------------------------------------------------------------------------
-
-    def save_model(self) -> bool:
-        """As in Ultralytics: a plain checkpoint without adapters; these go into the sidecar beside it."""
-        optimizer = self.optimizer
-        plain, own = split_optimizer(optimizer.state_dict(), len(self._adapters()))
-        self.optimizer = copy(optimizer)
-        self.optimizer.state_dict = lambda: plain  # type: ignore[method-assign]
-        try:
-            saved = super().save_model()
-        finally:
-            self.optimizer = optimizer
-        if self._has_sidecar():
-            state: dict[str, Any] = {"optimizer": own, "epoch": self.epoch}
-            if self.distillation is not None:
-                state |= self.distillation.state()
-            if self.quantization is not None:
-                state["quantization"] = self.quantization.state()
-            save_sidecar(sidecar_path(self.last), state)
-        return saved
-
-    def _load_checkpoint_state(self, ckpt: dict[str, Any]) -> None:
-        sidecar = self._sidecar(ckpt["epoch"]) if self._has_sidecar() else None
-        if ckpt.get("optimizer") is not None and self._adapters():
-            _, fresh = split_optimizer(self.optimizer.state_dict(), len(self._adapters()))
-            ckpt = {**ckpt, "optimizer": join_optimizer(ckpt["optimizer"], (sidecar or {}).get("optimizer") or fresh)}
-        if sidecar is not None and self.distillation is not None:
-            self.distillation.restore(sidecar)
-        if sidecar is not None and self.quantization is not None:
-            self.quantization.restore(sidecar["quantization"])
-        super()._load_checkpoint_state(ckpt)
-
-    def _has_sidecar(self) -> bool:
-        return self.distillation is not None or self.quantization is not None
-
-    def _sidecar(self, epoch: int) -> dict[str, Any] | None:
-        """The state beside the checkpoint that is gone on from; None, with a line, where there is none.
-
-        Raises:
-            MisuseError: It belongs to another epoch than the checkpoint.
-        """
-        path = sidecar_path(Path(self.args.model).resolve() if self.resume else self.last)
-        state = load_sidecar(path)
-        if state is None:
-            self.log(f"WARNING no {path.name} beside the checkpoint: adapters, gains and ranges start anew")
-        elif state["epoch"] != epoch:
-            raise MisuseError(
-                f"resume={self.args.model}: is of epoch {epoch + 1}, {path.name} beside it of epoch {state['epoch'] + 1}; "
-                "resume the last.pt of a run"
-            )
-        return state
+    # -- other processes -----------------------------------------------------------------------------------------------
 
     def train(self) -> None:
         """As in Ultralytics; multi-GPU workers are rebuilt from `args` alone, so our settings ride on it meanwhile.
@@ -343,9 +296,6 @@ class DistillationTrainer(ultra.DetectionTrainer):
         finally:
             del self.args.kd
 
-    def _adapters(self) -> list[torch.nn.Parameter]:
-        return adapter_parameters(self.distillation.methods) if self.distillation is not None else []
-
     def _write_settings(self) -> None:
         if ultra.RANK not in {-1, 0}:
             return
@@ -357,11 +307,6 @@ class DistillationTrainer(ultra.DetectionTrainer):
         part = self.save_dir / (SETTINGS_FILE + ".part")
         ultra.YAML.save(part, plain)
         part.replace(self.save_dir / SETTINGS_FILE)
-
-    def log(self, line: str) -> None:
-        """One line, from the first rank."""
-        if ultra.RANK in {-1, 0}:
-            ultra.LOGGER.info(f"{PREFIX}{line}")
 
 
 def split_keys(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -389,6 +334,20 @@ def resumed_settings(run: Path, ours: dict[str, Any]) -> DistillSettings:
             f"resume={run}: no {SETTINGS_FILE} there, so it is no run of yolo-kd; resume it with yolo train resume"
         )
     return changed_on_resume(DistillSettings.from_dict(ultra.YAML.load(path)), ours)
+
+
+def require_teacher(settings: DistillSettings) -> None:
+    """Refuse to go on without the teacher that taught so far.
+
+    Raises:
+        MisuseError: It is not where it was.
+    """
+    path = Path(settings.teacher or "")
+    if settings.recipe.methods and path.is_absolute() and not path.exists():
+        raise MisuseError(
+            f"teacher={path}: this is the teacher of the resumed run, and no such file is there any more; put it back, or "
+            f"name where it lies now: teacher=/new/place/{path.name}"
+        )
 
 
 def _like_weights(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

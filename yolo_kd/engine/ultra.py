@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from ultralytics import YOLO
 from ultralytics.cfg import DEFAULT_CFG_DICT
+from ultralytics.data.build import InfiniteDataLoader
+from ultralytics.engine import trainer as training_loop
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn import tasks
 from ultralytics.nn.distill_model import DistillationModel
@@ -30,14 +32,14 @@ from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 from ultralytics.utils.patches import override_configs
 from ultralytics.utils.plotting import colors
 from ultralytics.utils.tal import dist2bbox, make_anchors
-from ultralytics.utils.torch_utils import get_flops, torch_distributed_zero_first, unwrap_model
+from ultralytics.utils.torch_utils import get_flops, strip_optimizer, torch_distributed_zero_first, unwrap_model
 
 from yolo_kd.distillers.base import Branch, HeadOutput, HeadSpec
 from yolo_kd.errors import MisuseError, YoloKDError, did_you_mean
 
 __all__ = [
-    "DEFAULT_CFG", "DEFAULT_CFG_DICT", "LOGGER", "RANK", "TQDM", "YAML", "YOLO", "DetectionTrainer", "colorstr",
-    "override_configs", "unwrap_model",
+    "DEFAULT_CFG", "DEFAULT_CFG_DICT", "LOGGER", "RANK", "TQDM", "YAML", "YOLO", "DetectionTrainer", "InfiniteDataLoader",
+    "colorstr", "override_configs", "strip_optimizer", "unwrap_model",
 ]  # fmt: skip
 
 TESTED = "8.4.190"
@@ -57,6 +59,20 @@ def restricted_loading(trust: bool) -> Iterator[None]:
             del os.environ["ULTRALYTICS_SAFE_LOAD"]
         else:
             os.environ["ULTRALYTICS_SAFE_LOAD"] = variable
+
+
+@contextmanager
+def in_training_loop(**names: Any) -> Iterator[None]:
+    """Inside, these names mean something else in the module of Ultralytics' training loop."""
+    module = vars(training_loop)
+    before = {name: module[name] for name in names if name in module}
+    module.update(names)
+    try:
+        yield
+    finally:
+        for name in names:
+            del module[name]
+        module.update(before)
 
 
 def first_rank_first() -> Any:
@@ -157,12 +173,28 @@ def load_detector(source: str, key: str, trust: bool = False, any_task: bool = F
             f"{key}={source}: not on this disk and it could not be downloaded ({error}); "
             f"copy the file here, or give its path: {key}=/path/to/{path.name}"
         ) from None
-    task = guess_model_task(model)
     if any_task:
         return model
+    task = guess_model_task(model)
     if not isinstance(model, DetectionModel) or task != "detect" or type(model.model[-1]) not in (Detect, v10Detect):
         raise MisuseError(f"{key}={source}: is a '{task}' model, expected a detection model (v8, v9, v10, 11, 12, 26)")
+    try:
+        _run_once(model)
+    except Exception as error:  # a checkpoint can be whole and hold nonsense, which shows anywhere in the model
+        raise MisuseError(
+            f"{key}={source}: its model does not run ({type(error).__name__}: {' '.join(str(error).split())[:120]}); "
+            "expected a checkpoint that Ultralytics saved"
+        ) from None
     return model
+
+
+def _run_once(model: DetectionModel) -> None:
+    spec, names = head_spec(model), class_names(model)
+    if sorted(names) != list(range(spec.nc)) or not all(isinstance(name, str) for name in names.values()):
+        raise ValueError(f"{spec.nc} classes, named {names!s:.60}")
+    side = 2 * max(spec.strides)
+    with torch.no_grad():
+        read_outputs(model(torch.zeros(1, image_channels(model), side, side)))
 
 
 class _UnsafeError(Exception):

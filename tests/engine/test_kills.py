@@ -1,0 +1,88 @@
+"""Runs that are killed by SIGKILL at random moments and resumed end bit for bit like the run that nothing stopped."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+TINY = {
+    "backbone": [
+        [-1, 1, "Conv", [8, 3, 2]],
+        [-1, 1, "Conv", [16, 3, 2]],
+        [-1, 1, "Conv", [24, 3, 2]],
+        [-1, 1, "C2f", [24, True]],
+        [-1, 1, "Conv", [32, 3, 2]],
+        [-1, 1, "Conv", [48, 3, 2]],
+    ],
+    "head": [[[3, 4, 5], 1, "Detect", ["nc"]]],
+}
+KEYS = {
+    "epochs": 4, "imgsz": 64, "batch": 3, "nbs": 6, "close_mosaic": 2, "warmup_epochs": 1, "mixup": 0.3, "plots": False,
+    "seed": 1, "verbose": False, "cpu_threads": 1, "check_data": False, "save_steps": 2, "cos_lr": True,
+}  # fmt: skip
+ARMS: dict[str, dict[str, Any]] = {
+    "plain": {"distill": "none", "augment": "field", "optimizer": "SGD", "save_period": 2},
+    "distilled": {
+        "distill": "pkd", "pkd.pkd": "auto:0.5", "calibrate_batches": 4, "optimizer": "AdamW", "force": True,
+        "teacher_engine": "torch", "schedule": "cosine",
+    },
+}  # fmt: skip
+KINDS = [["save"], ["batch", "save"], ["step", "validation"], ["row"], ["save", "save", "batch"]]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tiny") / "tiny.yaml"
+    path.write_text(yaml.safe_dump({"nc": 3, **TINY}))
+    return path
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """What two finished runs do not have in common."""
+    found = []
+    states = [torch.load(run / "weights" / "last.kd.pt", weights_only=True) for run in (one, other)]
+    for part in ("model", "ema"):
+        first, second = (state[part] for state in states)
+        found += [f"{part}.{k}" for k, v in first.items() if not torch.equal(v, second[k])]
+    for name in ("last.pt", "best.pt"):
+        first, second = (
+            torch.load(run / "weights" / name, weights_only=False)["model"].state_dict() for run in (one, other)
+        )
+        found += [f"{name} {k}" for k, v in first.items() if not torch.equal(v, second[k])]
+    tables = [list(csv.DictReader((run / "results.csv").read_text().splitlines())) for run in (one, other)]
+    found += [
+        f"results.csv epoch {a['epoch']}: {k}" for a, b in zip(*tables) for k in a if k != "time" and a[k] != b[k]
+    ]
+    if len(tables[0]) != len(tables[1]):
+        found.append("results.csv: rows")
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arm", ARMS)
+def test_a_killed_run_ends_like_one_that_was_not(arm, tiny, pictures, make_checkpoint, tmp_path):
+    keys = {**KEYS, **ARMS[arm], "data": str(pictures), "student": str(tiny)}
+    if arm != "plain":
+        keys["teacher"] = str(make_checkpoint("yolov8n.yaml", seed=1))
+    request = {"root": str(tmp_path), "keys": keys, "kinds": KINDS, "seed": 5}
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("killing.py")), json.dumps(request)],
+        capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    whole, *runs = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(runs) == len(KINDS)
+    for run in (whole, *runs):
+        error = Path(run["root"]) / "error.txt"
+        assert run["code"] == 0, (run, error.read_text() if error.exists() else "")
+        assert set(run["deaths"]) <= {-9} and len(run["deaths"]) == len(run["kinds"]), run
+        assert not list((Path(run["root"]) / "run" / "weights").glob("previous*")), "the older pair of a finished run"
+        assert differences(Path(whole["root"]) / "run", Path(run["root"]) / "run") == [], run

@@ -1,0 +1,327 @@
+"""A DetectionTrainer that can be killed at any moment: what is resumed ends with the weights of what was not stopped.
+
+On a CPU bit for bit. The checkpoint is a pair of files (resume.py), its state is exact.py's, the loader is loader.py's;
+this ties them to Ultralytics' loop. That loop keeps two things in local variables: the number of the batch, which
+`numbered` starts where the loader starts, and the batch of the last optimizer step, for which `accumulate` makes up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from yolo_kd.cfg.settings import DistillSettings
+from yolo_kd.deploy.artifact import sha256
+from yolo_kd.engine import ultra
+from yolo_kd.engine.exact import capture, restore_stream, restore_training, same_batches
+from yolo_kd.engine.history import cut_history
+from yolo_kd.engine.loader import numbered, resumable
+from yolo_kd.engine.resume import (
+    PREVIOUS,
+    commit,
+    flush,
+    forget_previous,
+    is_stripped,
+    join_optimizer,
+    load_sidecar,
+    mend_copies,
+    room_for,
+    save_sidecar,
+    sidecar_path,
+    split_optimizer,
+    staging,
+    state_of,
+    usable_checkpoint,
+)
+from yolo_kd.engine.terms import adapter_parameters
+from yolo_kd.errors import MisuseError
+
+
+class _Done(Exception):
+    pass
+
+
+class ResumableTrainer(ultra.DetectionTrainer):
+    """Ultralytics' trainer with checkpoints that survive; base of DistillationTrainer, which builds what is used here."""
+
+    kd: DistillSettings
+    distillation: Any
+    quantization: Any
+    criterion: Any
+    model: Any
+    optimizer: Any
+    epochs: int
+    epoch: int
+    wdir: Path
+    last: Path
+    best: Path
+    resumed: dict[str, Any] | None = None  # the sidecar's state, from set-up on
+    batches_done = 0  # of this epoch
+    last_step = -1  # batch of the last optimizer step, counted over the run
+    lag = 0
+    longer = False  # whether epochs= was raised
+
+    # -- start ---------------------------------------------------------------------------------------------------------
+
+    def choose_checkpoint(self, theirs: dict[str, Any]) -> Any:
+        """Turn `resume` into the checkpoint that is whole; returns the number of epochs that the user gave now.
+
+        Raises:
+            MisuseError: None is.
+        """
+        if isinstance(theirs["resume"], str | Path):
+            path = usable_checkpoint(Path(theirs["resume"]).resolve())
+            theirs["resume"] = theirs["model"] = str(path)
+            theirs["save_dir"] = str(path.parents[1])  # also where the run folder was moved
+        return theirs.pop("epochs", None)
+
+    def train_longer(self, epochs: Any) -> None:
+        """Take over a larger `epochs` than the run had.
+
+        Raises:
+            MisuseError: A smaller one.
+        """
+        if epochs is None or epochs == self.epochs:
+            return
+        if not isinstance(epochs, int) or epochs < self.epochs:
+            raise MisuseError(
+                f"epochs={epochs}: the resumed run has {self.epochs}; it may be raised on resume, not lowered"
+            )
+        self.log(
+            f"epochs {self.epochs} -> {epochs}: the schedule changes; learning rate, close_mosaic and distillation go on as in "
+            f"a run of {epochs} epochs, which is not what such a run would have given from its start"
+        )
+        self.epochs = self.args.epochs = epochs
+        self.longer = True
+        ultra.YAML.save(self.save_dir / "args.yaml", vars(self.args))
+
+    def _setup_train(self) -> None:
+        super()._setup_train()
+        self.add_callback("on_train_start", ResumableTrainer._start_loop)
+        self.add_callback("on_train_epoch_start", ResumableTrainer._count_from)
+        self.add_callback("on_train_batch_end", ResumableTrainer._count_batch)
+
+    def _build_train_pipeline(self) -> None:
+        self.last_step, self.lag = -1, 0
+        super()._build_train_pipeline()
+
+    def get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        """As in Ultralytics; the training's can start where it was."""
+        loader = super().get_dataloader(*args, **kwargs)
+        return resumable(loader) if kwargs.get("mode", "train") == "train" else loader
+
+    def resume_training(self, ckpt: Any) -> None:
+        """As in Ultralytics, but exact where the sidecar is there.
+
+        Raises:
+            MisuseError: The run is over, or its sidecar is of another checkpoint.
+        """
+        if ckpt is None or not self.resume:
+            return
+        path = Path(self.args.model).resolve()
+        state = state_of(path)
+        if state is None:
+            self._warn_without_sidecar()
+            super().resume_training(ckpt)
+            cut_history(self.csv, self.start_epoch)
+            return
+        stripped = is_stripped(path, state)
+        if stripped and not self.longer:
+            raise MisuseError(
+                f"resume={path}: this run is over after {state['epoch'] + 1} of {state['epochs']} epochs; to train longer "
+                f"raise epochs=, to start from its weights use student={path}"
+            )
+        if path.name == PREVIOUS:
+            self.log(f"WARNING last.pt or its sidecar is damaged: going on from the save before ({PREVIOUS})")
+        self.resumed = state
+        restore_training(self, state)
+        if not stripped and ultra.RANK in {-1, 0}:
+            mend_copies(path, state)
+        cut_history(self.csv, self.start_epoch)
+        place = f", batch {state['position'] + 1} of {state['batches']}" if state["position"] else ""
+        if same_batches(self, state):
+            self.train_loader.pending = partial(restore_stream, self, state)
+            self.train_loader.first = state["position"]
+            if self.train_loader.num_workers:
+                self.log(
+                    "WARNING not bit-exact: with workers= the order of the pictures and what augments them is drawn anew"
+                )
+        else:
+            state["position"], place = 0, ""
+            self.log(
+                "WARNING not bit-exact: other pictures or another batch size than before, so the epoch starts anew and the "
+                "order of the pictures is drawn anew"
+            )
+        self.log(f"going on with epoch {self.start_epoch + 1} of {self.epochs}{place}")
+
+    def _start_loop(self) -> None:
+        """Right before the loop, whose own counters start at zero."""
+        state = self.resumed
+        if state is None:
+            return
+        if not self.args.time:
+            self.train_time_start -= state["seconds"]
+        if same_batches(self, state):
+            self.last_step, self.lag = state["last_step"], state["last_step"] + 1
+        self.resumed = None
+        if state["done"] and not self.longer:
+            raise _Done
+
+    def _do_train(self) -> None:
+        try:
+            super()._do_train()
+        except _Done:
+            self.log("every epoch is done; what is left is the final evaluation")
+            self.epoch = self.start_epoch - 1
+            self.final_eval()
+            if ultra.RANK in {-1, 0}:
+                if self.args.plots:
+                    self.plot_metrics()
+                self.run_callbacks("on_train_end")
+
+    def train(self) -> None:
+        """As in Ultralytics, its loop counting batches from where the loader starts."""
+        with ultra.in_training_loop(enumerate=numbered):
+            super().train()
+
+    # -- counters ------------------------------------------------------------------------------------------------------
+
+    @property
+    def accumulate(self) -> int:
+        """Batches per optimizer step; until the first step of a resumed run as if the loop knew the step before it."""
+        return self._accumulate + self.lag
+
+    @accumulate.setter
+    def accumulate(self, batches: int) -> None:
+        self._accumulate = batches
+
+    def optimizer_step(self) -> None:
+        """As in Ultralytics, and noted."""
+        super().optimizer_step()
+        self.last_step, self.lag = self.epoch * len(self.train_loader) + self.batches_done, 0
+
+    def seconds(self) -> float:
+        """How long the run has trained, in all its parts."""
+        return time.time() - self.train_time_start
+
+    def _count_from(self) -> None:
+        self.batches_done = getattr(self.train_loader, "first", 0)
+
+    def _count_batch(self) -> None:
+        self.batches_done += 1
+        steps, total = self.kd.save_steps, len(self.train_loader)
+        if not steps or self.batches_done == total or ultra.RANK not in {-1, 0} or self.stop:
+            return
+        if (self.epoch * total + self.batches_done) % steps == 0:
+            self._save(within_epoch=True)
+
+    def _close_dataloader_mosaic(self) -> None:
+        super()._close_dataloader_mosaic()
+        self.train_loader.closed = True
+
+    def _handle_nan_recovery(self, epoch: int) -> bool:
+        recovered = super()._handle_nan_recovery(epoch)
+        if recovered:
+            self.last_step, self.lag = -1, 0
+        return recovered
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------------
+
+    def save_model(self) -> bool:
+        """As in Ultralytics: a plain checkpoint without adapters; beside it what an exact resume needs.
+
+        Raises:
+            YoloKDError: No room on the disk; the checkpoint before is whole.
+        """
+        return self._save(within_epoch=False)
+
+    def _save(self, within_epoch: bool) -> bool:
+        state = capture(self, within_epoch)
+        weights, epoch = self.wdir, self.epoch
+        with room_for(f"the checkpoint of epoch {epoch + 1}", self.last, epoch), staging(weights) as staged:
+            with self._saving_to(staged, epoch - within_epoch):
+                super().save_model()
+            if within_epoch:
+                for path in staged.iterdir():
+                    if path.name != self.last.name:  # best.pt and epoch3.pt are of whole epochs
+                        path.unlink()
+            commit(staged, weights, state)
+        return True
+
+    @contextmanager
+    def _saving_to(self, folder: Path, epoch: int) -> Iterator[None]:
+        """Inside, Ultralytics saves into another folder, without adapters, as of another epoch."""
+        optimizer, kept = self.optimizer, (self.wdir, self.last, self.best, self.epoch)
+        plain, _ = split_optimizer(optimizer.state_dict(), len(self._adapters()))
+        self.optimizer = copy(optimizer)
+        self.optimizer.state_dict = lambda: plain  # type: ignore[method-assign]
+        self.wdir, self.last, self.best = folder, folder / self.last.name, folder / self.best.name
+        self.epoch = epoch
+        try:
+            yield
+        finally:
+            self.optimizer = optimizer
+            self.wdir, self.last, self.best, self.epoch = kept
+
+    def _load_checkpoint_state(self, ckpt: dict[str, Any]) -> None:
+        """As in Ultralytics, which goes back to last.pt when a loss is not finite; with what is ours in the sidecar."""
+        sidecar = state_of(self.last)
+        if ckpt.get("optimizer") is not None and self._adapters():
+            count = len(self._adapters())
+            _, own = split_optimizer((sidecar or {}).get("optimizer") or self.optimizer.state_dict(), count)
+            ckpt = {**ckpt, "optimizer": join_optimizer(ckpt["optimizer"], own)}
+        if sidecar is not None and self.distillation is not None:
+            self.distillation.restore(sidecar)
+        if sidecar is not None and self.quantization is not None:
+            self.quantization.restore(sidecar["quantization"])
+        super()._load_checkpoint_state(ckpt)
+
+    def final_eval(self) -> None:
+        """As in Ultralytics, whose stripped files take their places at the very end: until then the run can be resumed.
+
+        Raises:
+            YoloKDError: No room on the disk; the checkpoint is whole.
+        """
+        stripped: list[tuple[Path, Path]] = []
+
+        def strip(path: Any, name: str = "", updates: Any = None) -> dict[str, Any]:
+            part = Path(path).with_name(Path(path).name + ".part")
+            stripped.append((part, Path(name or path)))
+            return ultra.strip_optimizer(path, str(part), updates)
+
+        try:
+            with room_for("the final checkpoint", self.last, self.epoch + 1):
+                with ultra.in_training_loop(strip_optimizer=strip):
+                    super().final_eval()
+                self._place([(part, path) for part, path in stripped if part.exists()])
+        finally:
+            for part, _ in stripped:
+                part.unlink(missing_ok=True)
+
+    def _place(self, stripped: list[tuple[Path, Path]]) -> None:
+        state = load_sidecar(sidecar_path(self.last))
+        for part, path in reversed(stripped):  # last.pt comes last, and its sidecar knows it before
+            flush(part)
+            if path == self.last and state is not None:
+                save_sidecar(sidecar_path(path), {**state, "stripped": sha256(part)})
+            part.replace(path)
+        if stripped:
+            forget_previous(self.wdir)
+
+    def _warn_without_sidecar(self) -> None:
+        self.log("WARNING no last.kd.pt beside the checkpoint: not bit-exact; adapters, gains and ranges start anew")
+
+    def _adapters(self) -> list[torch.nn.Parameter]:
+        return adapter_parameters(self.distillation.methods) if self.distillation is not None else []
+
+    def log(self, line: str) -> None:
+        """One line, from the first rank."""
+        if ultra.RANK in {-1, 0}:
+            ultra.LOGGER.info(f"{ultra.colorstr('yolo-kd: ')}{line}")

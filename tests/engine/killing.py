@@ -17,6 +17,8 @@ import os
 import random
 import signal
 import sys
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from yolo_kd.api import distill
 from yolo_kd.engine import resume, ultra
 from yolo_kd.engine.resumable import ResumableTrainer
 
+LOADED = ("albumentations", "matplotlib.pyplot", "mlflow", "scipy.stats", "torchvision")  # late, by every training
 LAST = Path("run") / "weights" / "last.pt"
 
 
@@ -94,6 +97,9 @@ def forked(root: Path, keys: dict[str, Any], death: int | None, resumes: bool = 
 def main() -> None:
     request = json.loads(sys.argv[1])
     torch.set_num_threads(1)
+    for name in LOADED:
+        with suppress(ImportError):
+            import_module(name)
     chance = random.Random(request["seed"])
     events: list[str] = []
     for number, kinds in enumerate([[], *request["kinds"]]):

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from yolo_kd.engine import ultra
+from yolo_kd.engine.rng import packed, unpacked
 
 
 class NotedOrder:
@@ -81,7 +82,10 @@ def loader_state(loader: ResumableLoader) -> dict[str, Any] | None:
         "taken": loader.order.taken,
         "closed": loader.closed,
         "buffer": list(getattr(loader.dataset, "buffer", [])),
-        "albumentations": [_random_state(node) for node in _albumentations(loader.dataset)],
+        "albumentations": [
+            {"seed": node.seed, "numpy": node.random_generator.bit_generator.state, "python": packed(node.py_random)}
+            for node in _albumentations(loader.dataset)
+        ],
     }
 
 
@@ -106,7 +110,7 @@ def set_loader(loader: ResumableLoader, state: dict[str, Any]) -> None:
         for node, saved in zip(_albumentations(loader.dataset), state["albumentations"], strict=True):
             node.seed = saved["seed"]
             node.random_generator.bit_generator.state = saved["numpy"]
-            node.py_random.setstate(_nested_tuple(saved["python"]))
+            node.py_random.setstate(unpacked(saved["python"]))
 
 
 def _albumentations(dataset: Any) -> list[Any]:
@@ -119,12 +123,3 @@ def _albumentations(dataset: Any) -> list[Any]:
             found.append(node)
             waiting += list(getattr(node, "transforms", []))
     return found
-
-
-def _random_state(node: Any) -> dict[str, Any]:
-    return {"seed": node.seed, "numpy": node.random_generator.bit_generator.state, "python": node.py_random.getstate()}
-
-
-def _nested_tuple(state: Any) -> tuple[Any, ...]:
-    version, words, gauss = state
-    return version, tuple(words), gauss

@@ -36,16 +36,27 @@ def random_states() -> dict[str, Any]:
     """The global random states of Python, NumPy and torch (CPU), as plain values and tensors."""
     kind, words, *rest = np.random.get_state()
     return {
-        "python": random.getstate(),
-        "numpy": [kind, np.asarray(words).tolist(), *rest],
+        "python": packed(random),
+        "numpy": [kind, torch.from_numpy(np.asarray(words).astype(np.int64)), *rest],
         "torch": torch.get_rng_state(),
     }
 
 
 def set_random_states(states: Mapping[str, Any]) -> None:
     """The inverse of `random_states`."""
-    version, words, gauss = states["python"]
-    random.setstate((version, tuple(words), gauss))
-    kind, keys, *rest = states["numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+    random.setstate(unpacked(states["python"]))
+    kind, words, *rest = states["numpy"]
+    np.random.set_state((kind, words.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(states["torch"])
+
+
+def packed(source: Any) -> list[Any]:
+    """The state of Python's random module or of a `random.Random`, its 625 words as one tensor."""
+    version, words, gauss = source.getstate()
+    return [version, torch.tensor(words, dtype=torch.int64), gauss]
+
+
+def unpacked(state: list[Any]) -> tuple[Any, ...]:
+    """What `setstate` takes, from `packed`."""
+    version, words, gauss = state
+    return version, tuple(words.tolist()), gauss

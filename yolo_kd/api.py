@@ -14,6 +14,7 @@ from yolo_kd.cfg.values import read_value
 from yolo_kd.data import scenes
 from yolo_kd.data.description import find_description
 from yolo_kd.engine import ultra
+from yolo_kd.engine.resume import usable_checkpoint
 from yolo_kd.engine.terms import check_arguments
 from yolo_kd.engine.trainer import DistillationTrainer, resumed_settings
 from yolo_kd.errors import MisuseError, YoloKDError, did_you_mean
@@ -204,7 +205,7 @@ def _checkpoint_of(resume: Any) -> str:
         )
     if not path.exists():
         raise MisuseError(f"resume={resume}: no such file; expected the last.pt of a run")
-    return str(path)
+    return str(usable_checkpoint(path))
 
 
 def _scenes() -> str:

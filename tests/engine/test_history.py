@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from yolo_kd.engine.history import events, read_history, wanted_shares
+from yolo_kd.engine.history import cut_history, events, read_history, wanted_shares
 from yolo_kd.errors import MisuseError
 
 TABLE = """epoch,time,train/box_loss,train/cls_loss,train/cs_loss,train/kdcls_loss,metrics/mAP50-95(B),val/box_loss,val/cls_loss,gain/csgr.cs,share/csgr.cs
@@ -76,3 +76,24 @@ def test_what_changes_when(epochs, close, schedule, until, expected):
     factors = [Schedule(schedule, until).factor(e / epochs, close > 0 and e >= epochs - close) for e in range(epochs)]
     off = [e + 1 for e, factor in enumerate(factors) if factor == 0.0]
     assert off[:1] == ([expected["teacher stops"]] if "teacher stops" in expected else [])
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (TABLE, TABLE.splitlines(keepends=True)[:2]),
+        (TABLE.splitlines(keepends=True)[0] + "1,3.5,2.", TABLE.splitlines(keepends=True)[:1]),
+        ("".join(TABLE.splitlines(keepends=True)[:2]), TABLE.splitlines(keepends=True)[:2]),
+    ],
+)
+def test_rows_of_lost_epochs_are_cut_off(tmp_path, text, left):
+    (path := tmp_path / "results.csv").write_text(text)
+    cut_history(path, 1)
+    assert path.read_text() == "".join(left)
+
+
+def test_a_head_that_was_cut_off_is_begun_anew(tmp_path):
+    (path := tmp_path / "results.csv").write_text("epoch,time,tra")
+    cut_history(path, 1)
+    assert not path.exists()
+    cut_history(path, 1)

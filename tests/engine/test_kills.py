@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import subprocess
 import sys
@@ -10,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
+
+from benchmarks.kill import differences
 
 TINY = {
     "backbone": [
@@ -43,27 +43,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tiny") / "tiny.yaml"
     path.write_text(yaml.safe_dump({"nc": 3, **TINY}))
     return path
-
-
-def differences(one: Path, other: Path) -> list[str]:
-    """What two finished runs do not have in common."""
-    found = []
-    states = [torch.load(run / "weights" / "last.kd.pt", weights_only=True) for run in (one, other)]
-    for part in ("model", "ema"):
-        first, second = (state[part] for state in states)
-        found += [f"{part}.{k}" for k, v in first.items() if not torch.equal(v, second[k])]
-    for name in ("last.pt", "best.pt"):
-        first, second = (
-            torch.load(run / "weights" / name, weights_only=False)["model"].state_dict() for run in (one, other)
-        )
-        found += [f"{name} {k}" for k, v in first.items() if not torch.equal(v, second[k])]
-    tables = [list(csv.DictReader((run / "results.csv").read_text().splitlines())) for run in (one, other)]
-    found += [
-        f"results.csv epoch {a['epoch']}: {k}" for a, b in zip(*tables) for k in a if k != "time" and a[k] != b[k]
-    ]
-    if len(tables[0]) != len(tables[1]):
-        found.append("results.csv: rows")
-    return found
 
 
 @pytest.mark.slow

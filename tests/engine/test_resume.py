@@ -1,53 +1,151 @@
-"""What a stopped run keeps: adapters, gains, settings. (Bit-exact resume is a promise of a later version.)"""
+"""What a stopped run keeps, what it refuses to go on from, and that there is always something to go on from."""
 
 from __future__ import annotations
 
+import csv
+import resource
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
+from yolo_kd.deploy.artifact import sha256
 
-from yolo_kd import DistillationTrainer
+from yolo_kd import DistillationTrainer, distill
 from yolo_kd.engine import resume
-from yolo_kd.errors import MisuseError
+from yolo_kd.errors import GateError, MisuseError, YoloKDError
+
+PLAIN = {"distill": "none", "check_data": False}
+FAST = {"distill": "pkd", "force": True, "teacher_engine": "torch", "optimizer": "AdamW", "check_data": False}
 
 
-class Stopped(DistillationTrainer):
-    """Ends after two of its epochs as if it had been killed: without the final evaluation that strips checkpoints."""
+def stopped(after: int) -> type[DistillationTrainer]:
+    """A trainer that ends after so many saves as if it had been killed: without the final evaluation."""
 
-    def _setup_train(self):
-        super()._setup_train()
-        self.add_callback("on_model_save", lambda t: setattr(t, "stop", t.epoch == 1))
+    class Stopped(DistillationTrainer):
+        saves = 0
 
-    def final_eval(self):
-        pass
+        def _save(self, within_epoch):
+            super()._save(within_epoch)
+            self.saves += 1
+            if self.saves == after:
+                raise KeyboardInterrupt
+
+    return Stopped
 
 
-def test_adapters_gains_and_epoch_go_on(train, make_checkpoint):
-    teacher = str(make_checkpoint("yolov8s.yaml", seed=1))
-    first = train(Stopped, teacher=teacher, distill="pkd", force=True, epochs=4, calibrate_batches=2, optimizer="AdamW")
-    assert first.epoch == 1
-    adapters = [p.detach().clone() for p in first._adapters()]
-    gain = first.criterion.terms[0].gain
-    assert first.criterion.terms[0].fixed
-    plain = yaml.safe_load((first.save_dir / "kd.yaml").read_text())
-    assert plain["fixed_gains"] == {"pkd.pkd": pytest.approx(gain)}
-    start: dict = {}
+def stop(train: Callable[..., Any], after: int, **keys: Any) -> Path:
+    """The last.pt of a run that ended after so many saves."""
+    kept: list[Path] = []
 
-    class Resumed(DistillationTrainer):
+    class Seen(stopped(after)):
         def _setup_train(self):
             super()._setup_train()
-            start["adapters"] = [p.detach().clone() for p in self._adapters()]
-            start["moments"] = [self.optimizer.state[p]["exp_avg"].abs().sum() for p in self._adapters()]
-            start["gain"], start["fixed"] = self.criterion.terms[0].gain, self.criterion.terms[0].fixed
-            start["epoch"] = self.start_epoch
+            kept.append(self.last)
 
-    again = train(Resumed, model=str(first.last), resume=True)
-    assert start["epoch"] == 2 and again.epoch == 3
-    assert all(torch.equal(a, b) for a, b in zip(start["adapters"], adapters))
-    assert all(m > 0 for m in start["moments"])
-    assert start["fixed"] and start["gain"] == pytest.approx(gain)
+    with pytest.raises(KeyboardInterrupt):
+        train(Seen, **keys)
+    return kept[0]
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is logged."""
+    said: list[str] = []
+    monkeypatch.setattr(DistillationTrainer, "log", lambda self, line: said.append(line))
+    return said
+
+
+class TestPair:
+    """A last.pt and its sidecar, one generation older beside them; here the checkpoints are texts."""
+
+    def save(self, folder: Path, text: str, copies: tuple[str, ...] = ()) -> None:
+        with resume.staging(folder) as staged:
+            for name in ("last.pt", *copies):
+                (staged / name).write_text(text)
+            resume.commit(staged, folder, {"text": text})
+
+    def found(self, folder: Path) -> tuple[str, str]:
+        path = resume.usable_checkpoint(folder / "last.pt")
+        state = resume.state_of(path)
+        assert state is not None
+        return path.read_text(), state["text"]
+
+    def test_there_is_a_whole_pair_wherever_a_save_ends(self, tmp_path, monkeypatch):
+        names = ("replace", "hardlink_to", "write_bytes")
+        real = {name: getattr(Path, name) for name in names}
+        flush = resume.flush
+        left = [10**6]
+
+        def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+            def wrapper(*args: Any) -> Any:
+                left[0] -= 1
+                if left[0] < 0:
+                    raise KeyboardInterrupt
+                return call(*args)
+
+            return wrapper
+
+        for name in names:
+            monkeypatch.setattr(Path, name, counted(real[name]))
+        monkeypatch.setattr(resume, "flush", counted(flush))
+        found = []
+        for calls in range(100):
+            folder = tmp_path / str(calls)
+            folder.mkdir()
+            self.save(folder, "one")
+            self.save(folder, "two", ("best.pt",))
+            left[0] = calls
+            try:
+                self.save(folder, "three", ("best.pt",))
+                ended = True
+            except KeyboardInterrupt:
+                ended = False
+            left[0] = 10**6
+            checkpoint, state = self.found(folder)
+            assert checkpoint == state and checkpoint in {"two", "three"}, calls
+            resume.mend_copies(folder / "last.pt", resume.state_of(folder / "last.pt"))
+            assert (folder / "best.pt").read_text() == checkpoint
+            found.append(checkpoint)
+            if ended:
+                break
+        assert found == sorted(found, reverse=True) and set(found) == {"two", "three"} and len(found) > 10
+
+    @pytest.mark.parametrize("lost", ["last.pt", "last.kd.pt"])
+    def test_the_older_one_steps_in_for_a_damaged_one(self, tmp_path, lost):
+        self.save(tmp_path, "one")
+        self.save(tmp_path, "two")
+        (tmp_path / lost).write_bytes((tmp_path / lost).read_bytes()[:2])
+        assert self.found(tmp_path) == ("one", "one")
+        assert resume.usable_checkpoint(tmp_path / "last.pt").name == "previous.pt"
+
+    def test_what_belongs_to_nothing_is_refused(self, tmp_path):
+        self.save(tmp_path, "one")
+        (tmp_path / "last.pt").write_text("of another program")
+        with pytest.raises(MisuseError, match=r"last.kd.pt beside it belong to another checkpoint"):
+            resume.usable_checkpoint(tmp_path / "last.pt")
+
+    @pytest.mark.parametrize("damage", ["truncated", "other format"])
+    def test_sidecar_that_cannot_be_trusted_is_refused(self, tmp_path, damage):
+        path = tmp_path / "last.kd.pt"
+        resume.save_sidecar(path, {"gains": {"a": 1.0}})
+        assert resume.load_sidecar(path)["gains"] == {"a": 1.0}
+        if damage == "truncated":
+            path.write_bytes(path.read_bytes()[:100])
+        else:
+            torch.save({"format": 99}, path)
+        with pytest.raises(MisuseError, match="last.kd.pt"):
+            resume.load_sidecar(path)
+
+    def test_another_version_is_refused_also_where_an_older_pair_is_there(self, tmp_path):
+        self.save(tmp_path, "one")
+        self.save(tmp_path, "two")
+        torch.save({**torch.load(tmp_path / "last.kd.pt", weights_only=True), "format": 99}, tmp_path / "last.kd.pt")
+        with pytest.raises(MisuseError, match="format 99, expected 2; it was written by another version"):
+            resume.usable_checkpoint(tmp_path / "last.pt")
 
 
 def test_optimizer_state_splits_and_joins():
@@ -62,17 +160,145 @@ def test_optimizer_state_splits_and_joins():
     assert resume.join_optimizer(plain, own) == state
 
 
-@pytest.mark.parametrize("damage", ["truncated", "other format"])
-def test_sidecar_that_cannot_be_trusted_is_refused(tmp_path: Path, damage: str):
-    path = tmp_path / "last.kd.pt"
-    resume.save_sidecar(path, {"gains": {"a": 1.0}})
-    assert resume.load_sidecar(path)["gains"] == {"a": 1.0}
-    if damage == "truncated":
-        path.write_bytes(path.read_bytes()[:100])
-    else:
-        torch.save({"format": 99}, path)
-    with pytest.raises(MisuseError, match="last.kd.pt"):
-        resume.load_sidecar(path)
+def test_adapters_gains_and_epoch_go_on(train, make_checkpoint):
+    teacher = str(make_checkpoint("yolov8s.yaml", seed=1))
+    start: dict[str, Any] = {}
+
+    class Resumed(DistillationTrainer):
+        def _setup_train(self):
+            super()._setup_train()
+            start["moments"] = [self.optimizer.state[p]["exp_avg"].abs().sum() for p in self._adapters()]
+            start["gain"], start["fixed"] = self.criterion.terms[0].gain, self.criterion.terms[0].fixed
+            start["epoch"], start["step"] = self.start_epoch, self.criterion.step
+
+    last = stop(train, 2, teacher=teacher, epochs=3, calibrate_batches=2, **FAST)
+    state = resume.load_sidecar(resume.sidecar_path(last))
+    plain = yaml.safe_load((last.parents[1] / "kd.yaml").read_text())
+    assert plain["fixed_gains"] == {"pkd.pkd": pytest.approx(state["gains"]["pkd.pkd"])}
+    assert plain["teacher"] == teacher
+    again = train(Resumed, model=str(last), resume=True)
+    assert start["epoch"] == 2 and start["step"] == 4 and again.epoch == 2
+    assert all(m > 0 for m in start["moments"])
+    assert start["fixed"] and start["gain"] == state["gains"]["pkd.pkd"]
+
+
+class TestPlace:
+    def test_save_steps_go_on_within_the_epoch(self, train, lines):
+        """8 pictures in 4 batches; saved after batches 3, 4 (the epoch's end), 6, 8: the third save is batch 2 of epoch 2."""
+        last = stop(train, 3, batch=2, nbs=2, epochs=2, save_steps=3, **PLAIN)
+        seen: list[tuple[int, int]] = []
+
+        class Resumed(DistillationTrainer):
+            def optimizer_step(self):
+                seen.append((self.epoch, self.batches_done))
+                super().optimizer_step()
+
+        trainer = train(Resumed, model=str(last), resume=True, batch=2)
+        assert seen == [(1, 2), (1, 3)] and "going on with epoch 2 of 2, batch 3 of 4" in lines
+        assert [row["epoch"] for row in csv.DictReader(Path(trainer.csv).read_text().splitlines())] == ["1", "2"]
+
+    def test_the_first_epoch_too(self, train, lines):
+        last = stop(train, 1, batch=2, epochs=1, save_steps=3, **PLAIN)
+        assert torch.load(last, weights_only=False)["epoch"] == -1
+        distill(resume=last)
+        assert "going on with epoch 1 of 1, batch 4 of 4" in lines
+
+    def test_other_batches_start_the_epoch_anew_and_say_so(self, train, lines):
+        last = stop(train, 1, batch=2, epochs=1, save_steps=3, **PLAIN)
+        distill(resume=last, batch=4)
+        assert any(line.startswith("WARNING not bit-exact: other pictures or another batch size") for line in lines)
+
+    def test_a_run_folder_that_was_moved(self, train, tmp_path):
+        last = stop(train, 1, epochs=2, **PLAIN)
+        moved = shutil.move(last.parents[1], tmp_path / "elsewhere")
+        trainer = train(model=f"{moved}/weights/last.pt", resume=str(moved / "weights" / "last.pt"))
+        assert trainer.save_dir == moved and trainer.epoch == 1 and not last.exists()
+
+    def test_without_a_sidecar_it_says_so_and_goes_on_as_ultralytics_does(self, train, lines):
+        last = stop(train, 1, epochs=2, **PLAIN)
+        resume.sidecar_path(last).unlink()
+        assert train(model=str(last), resume=True).epoch == 1
+        assert any("no last.kd.pt beside the checkpoint: not bit-exact" in line for line in lines)
+
+    def test_a_damaged_checkpoint_gives_way_to_the_one_before(self, train, lines):
+        last = stop(train, 2, epochs=3, **PLAIN)
+        last.write_bytes(last.read_bytes()[:1000])
+        distill(resume=last)
+        assert "going on with epoch 2 of 3" in lines and any("previous.pt" in line for line in lines)
+        assert resume.is_stripped(last, resume.state_of(last))
+
+
+class TestLonger:
+    def test_more_epochs_change_the_schedule_and_say_so(self, train, lines):
+        last = stop(train, 1, epochs=2, **PLAIN)
+        with pytest.raises(MisuseError, match=r"epochs=1: the resumed run has 2; it may be raised"):
+            train(model=str(last), resume=True, epochs=1)
+        trainer = train(model=str(last), resume=True, epochs=4)
+        assert trainer.epoch == 3 and any("epochs 2 -> 4: the schedule changes" in line for line in lines)
+        assert trainer.scheduler.get_last_lr()[0] == pytest.approx(0.01 * (0.25 * 0.99 + 0.01))
+        assert torch.load(trainer.last, weights_only=False)["train_args"]["epochs"] == 4
+
+    def test_a_run_that_is_over_goes_on_from_its_float32_weights(self, train):
+        first = train(epochs=2, **PLAIN)
+        with pytest.raises(MisuseError, match=r"this run is over after 2 of 2 epochs; to train longer raise epochs="):
+            distill(resume=first.last)
+        start: dict[str, Any] = {}
+
+        class Resumed(DistillationTrainer):
+            def _setup_train(self):
+                super()._setup_train()
+                start.update({k: v.clone() for k, v in self.ema.ema.state_dict().items()})
+
+        again = train(Resumed, model=str(first.last), resume=str(first.last), epochs=3)
+        assert again.epoch == 2
+        assert all(torch.equal(start[k], v) for k, v in first.ema.ema.state_dict().items())
+
+
+class TestTeacher:
+    def test_that_was_moved_or_changed(self, train, make_checkpoint, tmp_path, lines):
+        teacher = Path(shutil.copy(make_checkpoint("yolov8n.yaml", seed=1), tmp_path / "teacher.pt"))
+        last = stop(train, 1, teacher=str(teacher), epochs=2, **FAST)
+        moved = teacher.rename(tmp_path / "moved.pt")
+        with pytest.raises(MisuseError, match=rf"teacher={teacher}: this is the teacher of the resumed run"):
+            distill(resume=last)
+        shutil.copy(make_checkpoint("yolov8n.yaml", seed=2), teacher)
+        with pytest.raises(GateError, match=rf"teacher={teacher}: not the checkpoint .* expected {sha256(moved)[:12]}"):
+            distill(resume=last)
+        distill(resume=last, teacher=moved)
+        assert not any("another teacher" in line for line in lines)
+
+    def test_another_one_is_taken_when_it_is_named(self, train, make_checkpoint, lines):
+        last = stop(train, 1, teacher=str(make_checkpoint("yolov8n.yaml", seed=1)), epochs=2, **FAST)
+        with pytest.raises(MisuseError, match="other sizes than those of the run's teacher"):
+            distill(resume=last, teacher=make_checkpoint("yolov8s.yaml", seed=1))
+        distill(resume=last, teacher=make_checkpoint("yolov8n.yaml", seed=2))
+        assert "WARNING another teacher than before: this is no longer the run that was stopped" in lines
+
+
+@pytest.mark.parametrize(("method", "epoch", "limit"), [("save_model", 1, 10_000_000), ("final_eval", 2, 1_000_000)])
+def test_a_full_disk_leaves_the_older_pair_and_ends_with_a_line(train, method, epoch, limit, lines):
+    """The limit on file sizes raises where a full disk does, inside the same write."""
+    kept: dict[str, str] = {}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def narrow(self):
+        if self.epoch == epoch:
+            kept.update({path.name: sha256(path) for path in self.wdir.iterdir()})
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        return getattr(DistillationTrainer, method)(self)
+
+    try:
+        with pytest.raises(YoloKDError, match=r"no room left on the disk for the (final )?checkpoint") as refusal:
+            train(type("Full", (DistillationTrainer,), {method: narrow}), epochs=3, **PLAIN)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert refusal.value.exit_code == 1 and "\n" not in str(refusal.value)
+    last = Path(str(refusal.value).split("resume=")[1])
+    assert {path.name: sha256(path) for path in last.parent.iterdir()} == kept
+    assert f"the checkpoint after epoch {epoch + (method == 'final_eval')} is whole" in str(refusal.value)
+    trainer = train(model=str(last), resume=True)
+    assert trainer.epoch == 2 and resume.is_stripped(last, resume.state_of(last))
+    assert ("every epoch is done; what is left is the final evaluation" in lines) == (method == "final_eval")
 
 
 def test_run_without_settings_is_not_ours(train):

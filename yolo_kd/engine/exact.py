@@ -70,7 +70,7 @@ def restore_training(trainer: Any, state: dict[str, Any]) -> None:
         if "fused" in now:
             saved["fused"] = now["fused"]  # of the device that there is now
     if trainer.distillation is not None:
-        trainer.distillation.restore(state, trainer.teacher_given or trainer.kd.force)
+        trainer.distillation.restore(state, trainer.teacher_given)
         if state["teacher_sha256"] != trainer.distillation.teacher.sha256:
             trainer.log("WARNING another teacher than before: this is no longer the run that was stopped")
     if trainer.quantization is not None:

@@ -128,9 +128,11 @@ class ResumableTrainer(ultra.DetectionTrainer):
         path = Path(self.args.model).resolve()
         state = state_of(path)
         if state is None:
-            self._warn_without_sidecar()
+            self.log(
+                "WARNING no last.kd.pt beside the checkpoint: not bit-exact; adapters, gains and ranges start anew"
+            )
             super().resume_training(ckpt)
-            cut_history(self.csv, self.start_epoch)
+            self._forget_lost_epochs()
             return
         stripped = is_stripped(path, state)
         if stripped and not self.longer:
@@ -144,7 +146,7 @@ class ResumableTrainer(ultra.DetectionTrainer):
         restore_training(self, state)
         if not stripped and ultra.RANK in {-1, 0}:
             mend_copies(path, state)
-        cut_history(self.csv, self.start_epoch)
+        self._forget_lost_epochs()
         place = f", batch {state['position'] + 1} of {state['batches']}" if state["position"] else ""
         if same_batches(self, state):
             self.train_loader.pending = partial(restore_stream, self, state)
@@ -315,8 +317,9 @@ class ResumableTrainer(ultra.DetectionTrainer):
         if stripped:
             forget_previous(self.wdir)
 
-    def _warn_without_sidecar(self) -> None:
-        self.log("WARNING no last.kd.pt beside the checkpoint: not bit-exact; adapters, gains and ranges start anew")
+    def _forget_lost_epochs(self) -> None:
+        if ultra.RANK in {-1, 0}:
+            cut_history(self.csv, self.start_epoch)
 
     def _adapters(self) -> list[torch.nn.Parameter]:
         return adapter_parameters(self.distillation.methods) if self.distillation is not None else []

@@ -30,6 +30,7 @@ LAST, SIDECAR = "last.pt", "last.kd.pt"
 PREVIOUS, PREVIOUS_SIDECAR = "previous.pt", "previous.kd.pt"
 STAGING = ".saving"
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+TORCH_WRITER = "inline_container"  # torch.save to a path says no more than where it failed
 
 
 class DamagedError(MisuseError):
@@ -154,8 +155,10 @@ def state_of(path: Path) -> dict[str, Any] | None:
     Raises:
         MisuseError: Sidecars are there and none belongs to it, or they are of another version.
     """
+    if not any(_sidecars(path)):
+        return None
     state = _find(path)
-    if state is None and any(_sidecars(path)):
+    if state is None:
         raise _no_match(path)
     return state
 
@@ -179,8 +182,8 @@ def room_for(what: str, last: Path, epoch: int) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        if error.errno not in NO_ROOM:
+    except (OSError, RuntimeError) as error:
+        if getattr(error, "errno", None) not in NO_ROOM and TORCH_WRITER not in str(error):
             raise
         kept = (
             f"the checkpoint after epoch {epoch} is whole: make room, then yolo-kd train resume={last}"

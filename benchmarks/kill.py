@@ -1,0 +1,235 @@
+"""Trainings killed with SIGKILL and resumed: does each end bit for bit like the one that nothing stopped?
+
+    python -m benchmarks.kill
+    python -m benchmarks.kill kills=6 arms=plain out=runs/kill
+
+Two small trainings on rendered scenes, plain and distilled, both by `yolo-kd train` as a user starts it, one thread each,
+with a checkpoint after every second batch. First each runs to its end. Then it is started again, killed at a random moment,
+resumed from its last.pt (or started anew where there is none yet), killed again, and so on until it lives to its end. A third
+of the kills falls anywhere between the start of the process and its end, a third while batches are trained or validated, a
+third during a save. A run is different if a float32 weight of student or EMA, a tensor of last.pt or best.pt, or a number of
+results.csv is another one; a checkpoint is unusable if the resumed process ends by itself with an error. Only a run of all
+kills writes a result.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from yolo_kd.data.scenes import write_dataset
+
+from benchmarks.machine import quiet
+from benchmarks.result import bar, command_line, write
+from yolo_kd.cli import parse
+from yolo_kd.engine import ultra
+from yolo_kd.engine.resume import LAST, SIDECAR, STAGING
+from yolo_kd.errors import YoloKDError
+from yolo_kd.evidence.table import aligned
+
+DEFAULTS: dict[str, Any] = {"kills": 100, "seed": 0, "arms": "plain,distilled", "out": None}
+FULL = 100
+TRAINING = [
+    "student=yolov8n.yaml",
+    "epochs=5",
+    "imgsz=64",
+    "batch=4",
+    "nbs=8",
+    "optimizer=AdamW",
+    "warmup_epochs=1",
+    "close_mosaic=2",
+    "mixup=0.2",
+    "save_steps=2",
+    "plots=false",
+    "cpu_threads=1",
+    "check_data=false",
+    "name=run",
+    "exist_ok=true",
+]
+ARMS = {
+    "plain": ["distill=none", "augment=field"],
+    "distilled": ["distill=csgr_lqe", "teacher_engine=torch", "force=true"],
+}
+MOMENTS = ("anywhere", "training", "save")
+UNDER_WAY = "Starting training for"  # Ultralytics' line before the first batch
+LOOK_S = 0.0005  # between two looks for a save, which takes some .1 s
+
+
+@dataclass
+class Training:
+    """One training that may die many times.
+
+    Args:
+        folder: Its place; Ultralytics' run folder is `run` in it.
+        words: Of `yolo-kd train`, without project=.
+    """
+
+    folder: Path
+    words: list[str]
+    deaths: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def run(self) -> Path:
+        """Ultralytics' run folder."""
+        return self.folder / "run"
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Go on from last.pt, or from the beginning where there is none."""
+        last = self.run / "weights" / LAST
+        words = [f"resume={last}"] if last.exists() else [*self.words, f"project={self.folder}"]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self.log.open("wb") as log:
+            command = [sys.executable, "-u", "-m", "yolo_kd.cli", "train", *words]
+            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+            return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+
+    @property
+    def log(self) -> Path:
+        """What the process of the moment says."""
+        return self.folder / "log.txt"
+
+    def said(self) -> str:
+        """Its last line."""
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "nothing"
+
+
+def main() -> int:
+    """Kill, resume, compare, print; write where all kills were asked for."""
+    keys = {**DEFAULTS, **parse(sys.argv[1:])}
+    kills, arms = int(keys["kills"]), [arm for arm in str(keys["arms"]).split(",") if arm]
+    unknown = [arm for arm in arms if arm not in ARMS]
+    if unknown or kills < 1:
+        print(f"kill: kills={kills} arms={','.join(arms)}: expected 1 or more, and {','.join(ARMS)}", file=sys.stderr)
+        return 2
+    notes, chance = quiet(), random.Random(int(keys["seed"]))  # noqa: S311 - moments, no secrets
+    with tempfile.TemporaryDirectory(prefix="yolo-kd-kill-") as temporary:
+        out = Path(str(keys["out"] or temporary)).resolve()
+        data = write_dataset(out / "scenes", train=14, val=6, size=64)
+        rows = []
+        for number, arm in enumerate(arms):
+            share = kills // len(arms) + (number < kills % len(arms))
+            words = [*TRAINING, *ARMS[arm], f"data={data}"]
+            if arm == "distilled":
+                words.append(f"teacher={teacher(out, data)}")
+            rows.append({"arm": arm, **killed(out / arm, words, share, chance, notes)})
+    bars = [
+        bar("runs that end otherwise", sum(row["different"] for row in rows), 0, "<="),
+        bar("checkpoints that cannot be used", sum(row["unusable"] for row in rows), 0, "<="),
+    ]
+    if kills >= FULL and len(arms) == len(ARMS):
+        write("kill", command_line(), rows, bars, notes=notes)
+        return 0
+    print(aligned(rows), *notes, sep="\n")
+    return 0 if all(each.holds for each in bars) else 1
+
+
+def teacher(out: Path, data: Path) -> Path:
+    """A checkpoint to learn from; that it knows little does not matter here."""
+    training = Training(out / "teacher", [*TRAINING, "distill=none", f"data={data}"])
+    to_the_end(training)
+    return training.run / "weights" / "best.pt"
+
+
+def killed(folder: Path, words: list[str], kills: int, chance: random.Random, notes: list[str]) -> dict[str, Any]:
+    """Kill trainings so often in all, and compare those that lived to their end."""
+    whole = Training(folder / "whole", words)
+    ready, seconds = to_the_end(whole)
+    deaths: Counter[str] = Counter()
+    runs = different = unusable = resumed = 0
+    while sum(deaths.values()) < kills:
+        runs += 1
+        training = Training(folder / str(runs), words)
+        while True:
+            left = kills - sum(deaths.values())
+            resumed += (training.run / "weights" / LAST).exists()
+            process = training.start()
+            moment = chance.choice(MOMENTS) if left else ""
+            if moment and die(process, training, moment, chance, ready, seconds):
+                deaths[moment] += 1
+                continue
+            if process.wait() != 0:
+                unusable += 1
+                notes.append(f"{folder.name}, run {runs}: {training.said()[:200]}")
+            elif found := differences(whole.run, training.run):
+                different += 1
+                notes.append(f"{folder.name}, run {runs}: {len(found)} differences, the first {found[0]}")
+            break
+    at = {f"kills {moment}": deaths[moment] for moment in MOMENTS}
+    return {**at, "runs": runs, "resumed": resumed, "different": different, "unusable": unusable}
+
+
+def to_the_end(training: Training) -> tuple[float, float]:
+    """Seconds until batches are trained, and until the end, of a run that nothing stops.
+
+    Raises:
+        YoloKDError: It fails.
+    """
+    start, process = time.monotonic(), training.start()
+    ready = 0.0
+    while process.poll() is None:
+        if not ready and under_way(training):
+            ready = time.monotonic() - start
+        time.sleep(0.01)
+    if process.returncode != 0:
+        raise YoloKDError(f"the training that nothing stops failed: {training.said()}")
+    return ready, time.monotonic() - start
+
+
+def die(
+    process: subprocess.Popen[bytes], training: Training, moment: str, chance: random.Random, ready: float, end: float
+) -> bool:
+    """Kill a training at a random moment; False if it ended before."""
+    if moment != "anywhere":
+        while process.poll() is None and not under_way(training):
+            time.sleep(0.01)
+    until = time.monotonic() + chance.uniform(0, end if moment == "anywhere" else end - ready)
+    while process.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)
+    if moment == "save":
+        while process.poll() is None and not (training.run / "weights" / STAGING).exists():
+            time.sleep(LOOK_S)
+        time.sleep(chance.uniform(0, 0.2))
+    process.send_signal(signal.SIGKILL)
+    return process.wait() == -signal.SIGKILL
+
+
+def under_way(training: Training) -> bool:
+    """Whether batches are trained."""
+    return UNDER_WAY in training.log.read_text(errors="replace")
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """What two run folders that lived to their end do not have in common; times are left out."""
+    found = []
+    states = [torch.load(run / "weights" / SIDECAR, weights_only=True) for run in (one, other)]
+    pairs = [(part, *(state[part] for state in states)) for part in ("model", "ema")]
+    for name in (LAST, "best.pt"):
+        models = (ultra.load_detector(str(run / "weights" / name), "model") for run in (one, other))
+        pairs.append((name, *(model.state_dict() for model in models)))
+    for part, first, second in pairs:
+        if first.keys() != second.keys():
+            found.append(f"{part}: other names of tensors")
+        else:
+            found += [f"{part}: {name}" for name, tensor in first.items() if not torch.equal(tensor, second[name])]
+    tables = [list(csv.DictReader((run / "results.csv").read_text().splitlines())) for run in (one, other)]
+    if len(tables[0]) != len(tables[1]):
+        return [*found, "results.csv: number of rows"]
+    for mine, theirs in zip(*tables):
+        found += [f"results.csv: {k} of epoch {mine['epoch']}" for k in mine if k != "time" and mine[k] != theirs[k]]
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

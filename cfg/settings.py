@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yolo_kd.cfg.documents import parse_yaml
 from yolo_kd.cfg.values import read_value
 
 from yolo_kd.errors import MisuseError, did_you_mean
@@ -87,13 +88,26 @@ class DistillSettings:
         """The inverse of `to_dict`.
 
         Raises:
-            MisuseError: A key is unknown (a file of another version, or edited by hand).
+            MisuseError: A key is unknown or a value makes no sense (a file of another version, or edited by hand).
         """
         known = {f.name for f in fields(cls)}
         for key in plain:
             if key not in known:
                 raise MisuseError(f"kd settings: unknown key '{key}'{did_you_mean(key, known)}")
-        return cls(**{**plain, "recipe": Recipe(**plain["recipe"])})
+        recipe, gains, defaults = plain.get("recipe"), plain.get("fixed_gains") or {}, default_keys()
+        if (
+            not isinstance(recipe, Mapping)
+            or not isinstance(gains, Mapping)
+            or not all(map(_is_number, gains.values()))
+        ):
+            raise MisuseError(
+                "kd settings: expected recipe: and fixed_gains: with names and values; kd.yaml was changed by hand"
+            )
+        methods = _parse_recipe(str(recipe.get("name")), {k: v for k, v in recipe.items() if k != "name"})
+        rest = {k: _typed(k, v, defaults[k]) for k, v in plain.items() if k in defaults}
+        settings = cls(recipe=_with_overrides(methods, {}, None, None), fixed_gains=dict(gains), **rest)
+        _check(settings)
+        return settings
 
 
 def default_keys() -> dict[str, Any]:
@@ -143,11 +157,11 @@ def load_recipe(source: str | Mapping[str, Any]) -> Recipe:
             f"distill={source}: no such recipe{did_you_mean(source, known)}; use one of {', '.join(known)} or a .yaml file"
         )
     try:
-        return _parse_recipe(path.stem, yaml.safe_load(path.read_text()))
+        return _parse_recipe(path.stem, parse_yaml(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise MisuseError(f"distill={source}: no such file; expected a recipe YAML") from None
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        line = str(error).splitlines()[0]
+    except (OSError, ValueError) as error:
+        line = " ".join(str(error).split())[:200]
         raise MisuseError(f"distill={source}: not a readable recipe YAML ({line})") from None
 
 
@@ -244,7 +258,13 @@ def _typed(key: str, value: Any, default: Any) -> Any:
     return value
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _check(settings: DistillSettings) -> None:
+    if not isinstance(settings.teacher, str | None):
+        raise MisuseError(f"teacher={settings.teacher}: expected the path of a checkpoint")
     if settings.teacher_engine not in ENGINES:
         hint = did_you_mean(settings.teacher_engine, ENGINES)
         raise MisuseError(f"teacher_engine={settings.teacher_engine}: expected one of {', '.join(ENGINES)}{hint}")

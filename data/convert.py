@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import yaml
 from yolo_kd.cfg.atomic import refusal, write_text
+from yolo_kd.cfg.documents import parse_json
 from yolo_kd.data.converters import load
 from yolo_kd.data.converters.record import Reader, Record
 from yolo_kd.data.labels import label_text
@@ -123,7 +124,7 @@ def _claim(out: Path, asked: dict[str, Any]) -> None:
         raise MisuseError(f"out={out}: is a file, expected a place for a folder")
     if out.is_dir() and any(out.iterdir()):
         try:
-            before = json.loads((out / REPORT).read_text(encoding="utf-8"))["asked"]
+            before = parse_json((out / REPORT).read_text(encoding="utf-8"))["asked"]
         except (OSError, ValueError, KeyError, TypeError):
             raise MisuseError(
                 f"out={out}: is not empty and holds no {REPORT}, so it is not ours; choose another"

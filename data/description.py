@@ -15,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
+from yolo_kd.cfg.documents import parse_yaml
 
 from yolo_kd.errors import MisuseError, did_you_mean
 
@@ -51,8 +51,8 @@ def read_description(source: str | Path) -> Description:
         near = did_you_mean(name, [*(p.name for p in folder.glob("*.y*ml")), *(f"{n}.yaml" for n in descriptors())])
         raise MisuseError(f"data={source}: no such data set YAML{near}")
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        raw = parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise MisuseError(f"data={source}: not readable as YAML ({' '.join(str(error).split())[:100]})") from None
     if not isinstance(raw, dict):
         raise MisuseError(f"data={source}: expected 'key: value' lines, e.g. 'train: images/train'")

@@ -150,6 +150,8 @@ def _check_entries(where: str, entries: list[zipfile.ZipInfo], bounds: Bounds) -
     if total > bounds.bytes:
         raise GateError(f"{where}: unpacks to {total} bytes, at most {bounds.bytes} were expected")
     seen: set[str] = set()
+    if not all(info.filename for info in entries):
+        raise GateError(f"{where}: has an entry without a name; do not use this file")
     files = {info.filename.casefold() for info in entries if not info.is_dir()}
     for info in entries:
         fault = _fault(info, bounds)

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from yolo_kd.cfg.documents import parse_json, parse_yaml
+
 from yolo_kd.errors import GateError, MisuseError
 
 MANIFEST = "artifact.json"
@@ -161,7 +163,7 @@ def sha256(path: Path) -> str:
 
 def _from_manifest(folder: Path, manifest: Path) -> Artifact:
     try:
-        raw = json.loads(manifest.read_text(encoding="utf-8"))
+        raw = parse_json(manifest.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise MisuseError(f"{manifest}: not readable ({type(error).__name__}); copy the folder again") from None
     wrong = [k for k, kind in _REQUIRED.items() if not isinstance(raw, dict) or not isinstance(raw.get(k), kind)]
@@ -176,7 +178,7 @@ def _from_manifest(folder: Path, manifest: Path) -> Artifact:
     )
     sound = len(size) == 2 and all(isinstance(s, int) and 0 < s <= 1 << 14 for s in size)
     weights = [Path(raw["model"]).with_suffix(".bin").as_posix()] if raw["format"] == "openvino" else []
-    hashed = all(isinstance(raw["files"].get(n), str) for n in [raw["model"], *weights])
+    hashed = {raw["model"], *weights} <= raw["files"].keys() and all(isinstance(h, str) for h in raw["files"].values())
     known_kind = raw["format"] in SUFFIXES.values() and raw["precision"] in PRECISIONS
     if not (plain and sound and hashed and known_kind and _dense(names) and len(names) == len(raw["names"])):
         raise MisuseError(
@@ -243,13 +245,11 @@ def _metadata(model: Path) -> dict[str, Any]:
         from yolo_kd.deploy.backends.ort import metadata
 
         return metadata(model)
-    import yaml
-
     beside = model.with_name(METADATA)
     if not beside.is_file():
         raise MisuseError(f"{model}: no {METADATA} beside it; expected a folder that Ultralytics or yolo-kd exported")
     try:
-        found = yaml.safe_load(beside.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        found = parse_yaml(beside.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise MisuseError(f"{beside}: not readable ({type(error).__name__}); export the model again") from None
     return found if isinstance(found, dict) else {}

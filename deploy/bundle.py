@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from yolo_kd.cfg.documents import parse_json
 from yolo_kd.deploy import archive
 from yolo_kd.deploy.artifact import MANIFEST as ARTIFACT_MANIFEST
 from yolo_kd.deploy.artifact import Artifact, read_artifact, sha256
@@ -213,7 +214,7 @@ def _rows(seen: Detections) -> list[list[float]]:
 
 def _manifest(where: str, raw: bytes) -> dict[str, Any]:
     try:
-        plain = json.loads(raw)
+        plain = parse_json(raw)
         version, files, references = plain["version"], plain["files"], plain["references"]
         sound = all(isinstance(v, str) for v in files.values()) and all(
             r["image"] in files and [type(v) for v in r["size_hw"]] == [int, int] and _is_table(r["detections"])

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from yolo_kd.cfg.documents import parse_yaml
 from yolo_kd.deploy.artifact import Artifact
 
 from yolo_kd.errors import MisuseError
@@ -29,8 +29,8 @@ def read_run(folder: Path) -> dict[str, Any]:
                 raise MisuseError(f"run={folder}: no args.yaml there; expected a training run, e.g. runs/detect/train")
             continue
         try:
-            found[key] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (OSError, ValueError, yaml.YAMLError) as error:
+            found[key] = parse_yaml(path.read_text(encoding="utf-8")) or {}
+        except (OSError, ValueError) as error:
             raise MisuseError(f"run={folder}: {name} is not readable ({type(error).__name__})") from None
     return found
 

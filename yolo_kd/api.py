@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from yolo_kd.cfg.documents import parse_yaml
 from yolo_kd.cfg.settings import DistillSettings, changed_on_resume, default_keys, is_ours, resolve
 from yolo_kd.cfg.values import read_value
 from yolo_kd.data import scenes
@@ -16,7 +15,7 @@ from yolo_kd.data.description import find_description
 from yolo_kd.engine import ultra
 from yolo_kd.engine.resume import usable_checkpoint
 from yolo_kd.engine.terms import check_arguments
-from yolo_kd.engine.trainer import DistillationTrainer, resumed_settings
+from yolo_kd.engine.trainer import SETTINGS_FILE, DistillationTrainer, resumed_settings
 from yolo_kd.errors import MisuseError, YoloKDError, did_you_mean
 
 DEFAULT_STUDENT = "yolov8n.yaml"
@@ -65,9 +64,11 @@ def distill(
                 f"student={student} and resume={resume}: a resumed run has its student; leave student= out"
             )
         student = keys["resume"] = _checkpoint_of(resume)
-        trust = changed_on_resume(
-            resumed_settings(Path(student).parents[1], {}), {"trust": keys.get("trust", False)}
-        ).trust
+        run = Path(student).parent.parent
+        if (run / SETTINGS_FILE).exists():
+            _check_yaml("resume", run / SETTINGS_FILE)
+        trust = changed_on_resume(resumed_settings(run, {}), {"trust": keys.get("trust", False)}).trust
+        ultra.load_detector(student, "resume", trust)
         if data is not None:
             keys["data"] = str(data)
     else:
@@ -160,8 +161,8 @@ def _from_file(path: Any) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        found = yaml.safe_load(Path(str(path)).read_text())
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        found = parse_yaml(Path(str(path)).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise MisuseError(f"cfg={path}: not a readable YAML ({_line(error)})") from None
     if not isinstance(found, dict):
         raise MisuseError(f"cfg={path}: expected 'key: value' lines")
@@ -182,7 +183,19 @@ def _check_before_folder(keys: Mapping[str, Any], student: str, data: Any) -> Di
         ultra.load_detector(str(settings.teacher), "teacher", settings.trust)
     if data is not None:
         ultra.check_data_yaml(str(data))
+        if Path(str(data)).suffix in {".yaml", ".yml"} and Path(str(data)).is_file():
+            _check_yaml("data", Path(str(data)))
     return settings
+
+
+def _check_yaml(key: str, path: Path) -> None:
+    """Refuse a YAML that cannot be followed, before Ultralytics tries to."""
+    try:
+        found = parse_yaml(path.read_text(encoding="utf-8", errors="ignore"))  # as Ultralytics reads it
+    except (OSError, ValueError) as error:
+        raise MisuseError(f"{key}={path}: not readable as YAML ({_line(error)})") from None
+    if not isinstance(found, dict):
+        raise MisuseError(f"{key}={path}: expected 'key: value' lines")
 
 
 def _check_student(student: str, trust: bool) -> None:
@@ -190,6 +203,8 @@ def _check_student(student: str, trust: bool) -> None:
     if path.suffix == ".pt":
         ultra.load_detector(student, "student", trust)
     elif path.suffix in {".yaml", ".yml"}:
+        if path.is_file():
+            _check_yaml("student", path)
         ultra.check_model_yaml(student)
     else:
         raise MisuseError(

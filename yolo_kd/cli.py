@@ -6,13 +6,14 @@ is shown with `debug=true` only.
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from importlib import import_module
 
 from yolo_kd import __version__
 from yolo_kd.cfg.values import read_value
-from yolo_kd.errors import MisuseError, YoloKDError, did_you_mean
+from yolo_kd.errors import MisuseError, YoloKDError, did_you_mean, one_line
 
 MODES = {
     "train": "train a student under a teacher (or plain, with distill=none)",
@@ -67,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     args = sys.argv[1:] if argv is None else argv
     debug = any(a.replace(" ", "").lower() in {"debug=true", "debug=1"} for a in args)
     try:
-        return _run(args)
+        return run(args)
     except KeyboardInterrupt:
         print("yolo-kd: interrupted", file=sys.stderr)
         return 130
@@ -77,13 +78,18 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(error, YoloKDError):
             print(f"yolo-kd: {error}", file=sys.stderr)
             return error.exit_code
-        first = " ".join(str(error).split())[:300] or "no message"
+        first = one_line(" ".join(str(error).split())[:300]) or "no message"
         hint = "" if debug else "; debug=true shows where"
         print(f"yolo-kd: {type(error).__name__}: {first}{hint}", file=sys.stderr)
         return 1
 
 
-def _run(args: list[str]) -> int:
+def run(args: list[str]) -> int:
+    """Run one command; what fails is raised.
+
+    Raises:
+        YoloKDError: See `yolo_kd.errors`. Anything else is a fault of ours.
+    """
     if not args or args[0] in {"-h", "--help", "help"}:
         print(HELP)
         return 0
@@ -99,7 +105,12 @@ def _run(args: list[str]) -> int:
         return 0
     if rest and mode in FIRST_WORD and "=" not in rest[0]:
         rest[0] = f"{FIRST_WORD[mode]}={rest[0]}"
-    return module.main(parse(rest))
+    try:
+        return module.main(parse(rest))
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise MisuseError(f"{error.filename}: no such file; the name is longer than a disk can hold") from error
 
 
 def parse(args: list[str]) -> dict[str, object]:

@@ -4,7 +4,8 @@ YoloKDError (1, failed)
 ├── MisuseError (2, the command, a key or a file is wrong; the user can mend it)
 └── GateError (3, a check refused to go on; `force=true` or better inputs)
 
-Every message is one line: what was expected, what came, what to do.
+Every message is one line: what was expected, what came, what to do. It may quote what a stranger wrote (a key, a label, a
+file name), so what would break the line or steer a terminal is shown as an escape, and what is endless is cut.
 """
 
 from __future__ import annotations
@@ -12,11 +13,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST = 1000  # characters of a message
+
 
 class YoloKDError(Exception):
     """Something failed that the user did not do wrong; exit code 1."""
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class MisuseError(YoloKDError):
@@ -29,6 +35,16 @@ class GateError(YoloKDError):
     """A measured check refused to go on; exit code 3."""
 
     exit_code = 3
+
+
+def one_line(text: str) -> str:
+    r"""The text as one printable line of at most `LONGEST` characters, cut in its middle.
+
+    >>> print(one_line("two\nlines and a \x1b[2J"))
+    two\nlines and a \x1b[2J
+    """
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 3 :]}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from yolo_kd.cfg.atomic import write_text
+from yolo_kd.cfg.documents import parse_json
 from yolo_kd.deploy.letterbox import Letterbox
 from yolo_kd.deploy.quantize.coverage import SIZES, Look, look_at, near_duplicates, scenes, spread
 
@@ -215,7 +216,7 @@ def read_calibration(path: str | Path) -> CalibrationSet:
     if not path.is_file():
         raise MisuseError(f"calibration={path}: no such file; make one with yolo-kd calibrate source=<data> out={path}")
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = parse_json(path.read_text(encoding="utf-8"))
         rows = [(str(row["path"]), str(row["sha256"])) for row in raw["images"]]
         version, digest, report = raw["version"], raw["hash"], dict(raw["report"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -4,7 +4,6 @@ make of them in words.
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -12,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from yolo_kd.cfg.documents import parse_json, parse_yaml
 from yolo_kd.deploy.artifact import MANIFEST, Artifact, read_artifact
 from yolo_kd.engine.history import RESULTS, History, read_history, wanted_shares
 from yolo_kd.errors import MisuseError
@@ -70,7 +68,9 @@ class Run:
 
     def teacher_map(self, key: str = "mAP50-95") -> float | None:
         """mAP of the teacher on the val split, as the pre-flight measured it."""
-        value = ((self.preflight.get("maps") or {}).get("teacher") or {}).get(key)
+        value: Any = self.preflight
+        for name in ("maps", "teacher", key):
+            value = value.get(name) if isinstance(value, Mapping) else None
         return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
@@ -92,8 +92,8 @@ def read_run(folder: Path) -> Run:
             unreadable.append(str(error))
     picture = folder / PICTURE
     return Run(
-        folder, read_history(folder / RESULTS), _mapping(folder / "kd.yaml"), _mapping(folder / "args.yaml"),
-        _mapping(folder / "preflight.json"), picture.read_bytes() if picture.is_file() else b"", artifacts, unreadable,
+        folder, read_history(folder / RESULTS), _mapping(folder / "kd.yaml", _KD), _mapping(folder / "args.yaml", {}),
+        _mapping(folder / "preflight.json", _PREFLIGHT), picture.read_bytes() if picture.is_file() else b"", artifacts, unreadable,
     )  # fmt: skip
 
 
@@ -203,15 +203,50 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _mapping(path: Path) -> dict[str, Any]:
-    """A YAML or JSON file that holds names and values; empty where there is none."""
+# What is looked at in these files: a type, the values by name ("*": all), or a list of such.
+_KD = {"recipe": {"name": str, "schedule": str, "until": float, "methods": {"*": dict}}}
+_PREFLIGHT = {"maps": {"*": dict}, "engines": [{"agreement": {"features": [object]}}]}
+
+
+def _mapping(path: Path, shape: Mapping[str, Any]) -> dict[str, Any]:
+    """A YAML or JSON file that holds names and values of a shape; empty where there is none."""
     if not path.is_file():
         return {}
     try:
         text = path.read_text(encoding="utf-8")
-        found = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        found = parse_json(text) if path.suffix == ".json" else parse_yaml(text)
+    except (OSError, ValueError) as error:
         raise MisuseError(f"{path}: not readable ({' '.join(str(error).split())[:100]})") from None
     if not isinstance(found, dict):
         raise MisuseError(f"{path}: expected names and values, found {type(found).__name__}")
+    found = {str(name): value for name, value in found.items()}
+    wrong = _misfit(found, shape)
+    if wrong:
+        raise MisuseError(
+            f"{path}: {wrong} is not of the kind that a training writes; it was changed by hand or damaged"
+        )
     return found
+
+
+def _misfit(value: Any, shape: Any, where: str = "") -> str:
+    """The dotted name of the first value that is not of its shape, or an empty text; None fits anywhere.
+
+    >>> _misfit({"maps": {"teacher": 7}}, {"maps": {"*": dict}})
+    'maps.teacher'
+    """
+    if value is None or shape is object:
+        return ""
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            return where
+        parts = [(name, part, shape.get("*", shape.get(name, object))) for name, part in value.items()]
+    elif isinstance(shape, list):
+        if not isinstance(value, list):
+            return where
+        parts = [(i, part, shape[0]) for i, part in enumerate(value)]
+    elif shape is float:
+        return "" if isinstance(value, int | float) and math.isfinite(value) else where
+    else:
+        return "" if isinstance(value, shape) else where
+    found = (_misfit(part, wanted, f"{where}.{name}".lstrip(".")) for name, part, wanted in parts)
+    return next(filter(None, found), "")

@@ -34,8 +34,8 @@ from benchmarks.machine import quiet
 from benchmarks.result import bar, command_line, write
 from yolo_kd.cli import parse
 from yolo_kd.engine import ultra
-from yolo_kd.engine.resume import LAST, SIDECAR, STAGING
-from yolo_kd.errors import YoloKDError
+from yolo_kd.engine.resume import LAST, SIDECAR, STAGING, is_stripped, state_of
+from yolo_kd.errors import MisuseError, YoloKDError
 from yolo_kd.evidence.table import aligned
 
 DEFAULTS: dict[str, Any] = {"kills": 100, "seed": 0, "arms": "plain,distilled", "out": None}
@@ -151,7 +151,7 @@ def killed(folder: Path, words: list[str], kills: int, chance: random.Random, no
     while sum(deaths.values()) < kills:
         runs += 1
         training = Training(folder / str(runs), words)
-        while True:
+        while not over(training.run):
             left = kills - sum(deaths.values())
             resumed += (training.run / "weights" / LAST).exists()
             process = training.start()
@@ -159,13 +159,14 @@ def killed(folder: Path, words: list[str], kills: int, chance: random.Random, no
             if moment and die(process, training, moment, chance, ready, seconds):
                 deaths[moment] += 1
                 continue
-            if process.wait() != 0:
-                unusable += 1
-                notes.append(f"{folder.name}, run {runs}: {training.said()[:200]}")
-            elif found := differences(whole.run, training.run):
-                different += 1
-                notes.append(f"{folder.name}, run {runs}: {len(found)} differences, the first {found[0]}")
+            process.wait()
             break
+        if not over(training.run):
+            unusable += 1
+            notes.append(f"{folder.name}, run {runs}: {training.said()[:200]}")
+        elif found := differences(whole.run, training.run):
+            different += 1
+            notes.append(f"{folder.name}, run {runs}: {len(found)} differences, the first {found[0]}")
     at = {f"kills {moment}": deaths[moment] for moment in MOMENTS}
     return {**at, "runs": runs, "resumed": resumed, "different": different, "unusable": unusable}
 
@@ -208,6 +209,16 @@ def die(
 def under_way(training: Training) -> bool:
     """Whether batches are trained."""
     return UNDER_WAY in training.log.read_text(errors="replace")
+
+
+def over(run: Path) -> bool:
+    """Whether a run has written its final files; it may have been killed after that."""
+    last = run / "weights" / LAST
+    try:
+        state = state_of(last) if last.exists() else None
+    except MisuseError:  # the next process says why
+        return False
+    return state is not None and is_stripped(last, state)
 
 
 def differences(one: Path, other: Path) -> list[str]:

@@ -4,7 +4,7 @@ Each training is a fork of one process that has loaded torch and Ultralytics and
 of loading, and SIGKILL ends it as it ends any process. A moment is the number of an event; events are the beginnings and
 ends of steps and validations, and every file operation of a save.
 
-    python killing.py '{"root": ..., "keys": {...}, "kinds": [["save"], ["batch", "step"]], "seed": 1}'
+    python -m tests.engine.killing '{"root": ..., "keys": {...}, "kinds": [["save"], ["batch", "step"]], "seed": 1}'
 
 prints a line of JSON for the training that nothing stops, then one for each list of kinds, whose run dies so often: before
 a random event of that kind.
@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.kill import over
 from yolo_kd.api import distill
 from yolo_kd.engine import resume, ultra
 from yolo_kd.engine.resumable import ResumableTrainer
@@ -110,7 +111,8 @@ def main() -> None:
             known = events[: len(events) // len(kinds)]  # so that each death finds something to end
             death = chance.choice([i for i, seen in enumerate(known) if seen == kind])
             codes.append(forked(root, request["keys"], death, resumes=True)[0])
-        code, seen = forked(root, request["keys"], None, resumes=True)
+        done = over(root / "run")  # killed after its final files were written
+        code, seen = (0, []) if done else forked(root, request["keys"], None, resumes=True)
         events = events or seen
         print(json.dumps({"root": str(root), "kinds": kinds, "deaths": codes, "code": code}), flush=True)
 

@@ -53,8 +53,8 @@ def test_a_killed_run_ends_like_one_that_was_not(arm, tiny, pictures, make_check
         keys["teacher"] = str(make_checkpoint("yolov8n.yaml", seed=1))
     request = {"root": str(tmp_path), "keys": keys, "kinds": KINDS, "seed": 5}
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("killing.py")), json.dumps(request)],
-        capture_output=True, text=True, timeout=280, check=False,
+        [sys.executable, "-m", "tests.engine.killing", json.dumps(request)],
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     whole, *runs = [json.loads(line) for line in done.stdout.splitlines()]

@@ -28,7 +28,16 @@ TRAIN = [
 OPENVINO = ["openvino>=2026.0", "nncf>=3.0"]
 ONNX = ["onnxruntime>=1.20", "onnx>=1.17"]
 SIGN = ["model-signing>=1.1", "pyOpenSSL>=24"]  # model-signing 1.1 imports pyOpenSSL and does not ask for it
-DEV = ["pytest>=8", "pytest-timeout>=2.3", "ruff>=0.8", "mypy>=1.13", "types-PyYAML", "build", "tensorboard>=2.17", "mlflow-skinny>=3"]
+DEV = [
+    "pytest>=8",
+    "pytest-timeout>=2.3",
+    "ruff>=0.8",
+    "mypy>=1.13",
+    "types-PyYAML",
+    "build",
+    "tensorboard>=2.17",
+    "mlflow-skinny>=3",
+]
 
 setup(
     name="yolo-kd",

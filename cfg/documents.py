@@ -7,10 +7,12 @@ either can be nested deeper than a parser can follow, or hold half a character t
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import yaml
 
+DIGITS = 300  # of a whole number; a float holds no more, and raises when it is asked to
 LARGEST = 1_000_000  # values that a text stands for once its aliases are followed
 
 
@@ -49,14 +51,48 @@ def parse_json(text: str | bytes) -> Any:
     {'a': [1, 'x']}
     """
     try:
-        found = json.loads(text)
+        found = json.loads(text, parse_int=_whole)
         if b"\\ud" in (text.encode() if isinstance(text, str) else text).lower():
-            json.dumps(
-                found, ensure_ascii=False
-            ).encode()  # half a character is an error here, and not when we write it
+            json.dumps(found, ensure_ascii=False).encode()  # half a character is an error now, not when we write it
         return found
     except RecursionError:
         raise ValueError("nested too deep") from None
+
+
+def _whole(text: str) -> int:
+    if len(text) > DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
+def misfit(value: Any, shape: Any, where: str = "") -> str:
+    """The dotted name of the first value that is not of its shape, or an empty text; None fits anywhere.
+
+    Args:
+        value: What was read.
+        shape: A type (float: any finite number), the shapes of values by name ("*": of all others), or a list of the one
+            shape that all entries have. Names that are missing are no misfit.
+        where: The name of the value itself.
+
+    >>> misfit({"maps": {"teacher": 7}}, {"maps": {"*": dict}})
+    'maps.teacher'
+    """
+    if value is None or shape is object:
+        return ""
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            return where
+        parts = [(name, part, shape.get(name, shape.get("*", object))) for name, part in value.items()]
+    elif isinstance(shape, list):
+        if not isinstance(value, list):
+            return where
+        parts = [(i, part, shape[0]) for i, part in enumerate(value)]
+    elif shape is float:
+        return "" if isinstance(value, int | float) and math.isfinite(value) else where
+    else:
+        return "" if isinstance(value, shape) else where
+    found = (misfit(part, wanted, f"{where}.{name}".lstrip(".")) for name, part, wanted in parts)
+    return next(filter(None, found), "")
 
 
 def _size(node: yaml.Node, known: dict[int, int], inside: set[int]) -> int:
@@ -67,6 +103,8 @@ def _size(node: yaml.Node, known: dict[int, int], inside: set[int]) -> int:
     """
     if isinstance(node, yaml.ScalarNode):
         node.value.encode()
+        if node.tag == "tag:yaml.org,2002:int" and len(node.value) > DIGITS:
+            raise ValueError(f"a number of {len(node.value)} digits")
         return 1
     name = id(node)
     if name in inside:

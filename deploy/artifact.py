@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from yolo_kd.cfg.documents import parse_json, parse_yaml
+from yolo_kd.cfg.documents import misfit, parse_json, parse_yaml
 
 from yolo_kd.errors import GateError, MisuseError
 
@@ -33,6 +33,15 @@ _REQUIRED = {
     "names": dict,
     "files": dict,
 }
+_PAIR = [float]  # of the artifact and of its float parent
+_FACTS = {
+    "parent": dict, "float_model": dict, "recipe": dict, "versions": dict, "runtime": dict, "layers": {"*": float},
+    "calibration": {"pictures": [str]}, "device": {"runs in": dict}, "sensitivity": [{"layer": str, "error": float}],
+    "metrics": {
+        "ap": _PAIR, "by_part": {"*": _PAIR}, "slices": {"*": _PAIR}, "p95": _PAIR, "boxes": float, "parent_boxes": float,
+        "ms": float, "parent_ms": float,
+    },
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -177,13 +186,17 @@ def _from_manifest(folder: Path, manifest: Path) -> Artifact:
         Path(n).name and not Path(n).is_absolute() and ".." not in Path(n).parts for n in [raw["model"], *raw["files"]]
     )
     sound = len(size) == 2 and all(isinstance(s, int) and 0 < s <= 1 << 14 for s in size)
-    weights = [Path(raw["model"]).with_suffix(".bin").as_posix()] if raw["format"] == "openvino" else []
+    weights = [Path(raw["model"]).with_suffix(".bin").as_posix()] if plain and raw["format"] == "openvino" else []
     hashed = {raw["model"], *weights} <= raw["files"].keys() and all(isinstance(h, str) for h in raw["files"].values())
     known_kind = raw["format"] in SUFFIXES.values() and raw["precision"] in PRECISIONS
     if not (plain and sound and hashed and known_kind and _dense(names) and len(names) == len(raw["names"])):
         raise MisuseError(
             f"{manifest}: model, files, input_hw, names, format or precision make no sense; copy the folder again"
         )
+    wrong_fact = misfit(raw, _FACTS)
+    rows = raw.get("sensitivity") or []
+    if wrong_fact or any(row is None or None in (row.get("layer"), row.get("error")) for row in rows):
+        raise MisuseError(f"{manifest}: {wrong_fact or 'sensitivity'} makes no sense; copy the folder again")
     judged = _verdict(raw.get("verdict"), manifest)
     known = {*_REQUIRED, "end2end", "verdict", "preprocessing"}
     facts = {k: v for k, v in raw.items() if k not in known}

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from yolo_kd.cfg.documents import parse_yaml
+from yolo_kd.cfg.documents import misfit, parse_yaml
 from yolo_kd.deploy.artifact import Artifact
 
 from yolo_kd.errors import MisuseError
 
+_KD = {"recipe": {"methods": dict}, "fixed_gains": {"*": float}}
 UNKNOWN = "not recorded"
 LICENCE = "AGPL-3.0, as Ultralytics' code and weights, unless you hold another licence from Ultralytics"
 
@@ -32,6 +33,11 @@ def read_run(folder: Path) -> dict[str, Any]:
             found[key] = parse_yaml(path.read_text(encoding="utf-8")) or {}
         except (OSError, ValueError) as error:
             raise MisuseError(f"run={folder}: {name} is not readable ({type(error).__name__})") from None
+        wrong = misfit(found[key], _KD if key == "kd" else {}, name)
+        if wrong:
+            raise MisuseError(
+                f"run={folder}: {wrong} is not of the kind that a training writes; it was changed by hand"
+            )
     return found
 
 

@@ -43,7 +43,7 @@ def edit(path: Path, **keys: object) -> None:
 
 
 def test_what_is_written_is_read(folder: Path) -> None:
-    facts = {"parent": {"sha256": "ab"}, "metrics": {"ap": 0.4}}
+    facts = {"parent": {"sha256": "ab"}, "metrics": {"ap": [0.4, 0.41]}}
     verdict = Verdict(False, ("AP fell by .02",), ("AP of class 3 rose",))
     made = replace(read_artifact(folder), precision="int8", verdict=verdict, facts=facts)
     assert write_manifest(made) == read_artifact(folder)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yolo_kd.cfg.documents import parse_json, parse_yaml
+from yolo_kd.cfg.documents import misfit, parse_json, parse_yaml
 from yolo_kd.deploy.artifact import MANIFEST, Artifact, read_artifact
 from yolo_kd.engine.history import RESULTS, History, read_history, wanted_shares
 from yolo_kd.errors import MisuseError
@@ -220,33 +220,9 @@ def _mapping(path: Path, shape: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise MisuseError(f"{path}: expected names and values, found {type(found).__name__}")
     found = {str(name): value for name, value in found.items()}
-    wrong = _misfit(found, shape)
+    wrong = misfit(found, shape)
     if wrong:
         raise MisuseError(
             f"{path}: {wrong} is not of the kind that a training writes; it was changed by hand or damaged"
         )
     return found
-
-
-def _misfit(value: Any, shape: Any, where: str = "") -> str:
-    """The dotted name of the first value that is not of its shape, or an empty text; None fits anywhere.
-
-    >>> _misfit({"maps": {"teacher": 7}}, {"maps": {"*": dict}})
-    'maps.teacher'
-    """
-    if value is None or shape is object:
-        return ""
-    if isinstance(shape, dict):
-        if not isinstance(value, dict):
-            return where
-        parts = [(name, part, shape.get("*", shape.get(name, object))) for name, part in value.items()]
-    elif isinstance(shape, list):
-        if not isinstance(value, list):
-            return where
-        parts = [(i, part, shape[0]) for i, part in enumerate(value)]
-    elif shape is float:
-        return "" if isinstance(value, int | float) and math.isfinite(value) else where
-    else:
-        return "" if isinstance(value, shape) else where
-    found = (_misfit(part, wanted, f"{where}.{name}".lstrip(".")) for name, part, wanted in parts)
-    return next(filter(None, found), "")

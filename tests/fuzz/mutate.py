@@ -136,7 +136,9 @@ def mutate_words(words: Sequence[str], rng: random.Random) -> list[str]:
             else:
                 value = rng.choice(WORDS) if rng.random() < 0.8 else _other_word(value, rng)
             found[at] = key + equals + value
-    return found
+    return [
+        w.replace("\0", "").encode("utf-8", "surrogatepass").decode("utf-8", "surrogateescape") for w in found
+    ]  # argv
 
 
 def mutate_tree(tree: Any, rng: random.Random) -> Any:

@@ -69,7 +69,7 @@ class Progress:
 def main(settings: dict[str, Any]) -> int:
     """Run the demo; returns the exit code."""
     keys = settled(settings, DEFAULTS, "demo")
-    out = Path(keys["out"]).resolve()
+    out = Path(str(keys["out"])).resolve()
     progress = Progress(
         {
             "render scenes": 0.05,

@@ -44,4 +44,6 @@ def settled(
                 raise MisuseError(f"{key}={value}: expected a whole number from {low} on, e.g. {key}={wanted}")
         elif isinstance(wanted, float) and not (number and 0 <= value < math.inf):
             raise MisuseError(f"{key}={value}: expected a number of 0 or more, e.g. {key}={wanted:g}")
+        elif isinstance(wanted, str) and not isinstance(value, str | int | float):
+            raise MisuseError(f"{key}={value}: expected a word, e.g. {key}={wanted}")
     return {**defaults, **keys}

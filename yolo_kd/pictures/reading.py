@@ -163,9 +163,10 @@ def _part_of(path: Path, count: int = -1) -> bytes:
             if count < -1:
                 file.seek(count, 2)
             data = file.read(count if count > 0 else -1)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have, with a zero byte in it
         kind = "missing" if isinstance(error, FileNotFoundError) else "unreadable"
-        raise PictureError(kind, f"{path}: cannot be read ({error.strerror or type(error).__name__})") from None
+        what = error.strerror if isinstance(error, OSError) else str(error)
+        raise PictureError(kind, f"{path}: cannot be read ({what or type(error).__name__})") from None
     if not data:
         raise PictureError("empty", f"{path}: is empty (0 bytes); copy it again")
     return data

@@ -20,6 +20,7 @@ import torch
 from yolo_kd.cfg.settings import DistillSettings
 from yolo_kd.deploy.artifact import sha256
 from yolo_kd.engine import ultra
+from yolo_kd.engine.decoding import decode_ahead
 from yolo_kd.engine.exact import capture, restore_stream, restore_training, same_batches
 from yolo_kd.engine.history import cut_history
 from yolo_kd.engine.loader import numbered, resumable
@@ -111,6 +112,7 @@ class ResumableTrainer(ultra.DetectionTrainer):
     def _build_train_pipeline(self) -> None:
         self.last_step, self.lag = -1, 0
         super()._build_train_pipeline()
+        decode_ahead(self.train_loader)
 
     def get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
         """As in Ultralytics; the training's can start where it was."""
@@ -190,7 +192,7 @@ class ResumableTrainer(ultra.DetectionTrainer):
 
     def train(self) -> None:
         """As in Ultralytics, its loop counting batches from where the loader starts."""
-        with ultra.in_training_loop(enumerate=numbered):
+        with ultra.renamed(ultra.training_loop, enumerate=numbered):
             super().train()
 
     # -- counters ------------------------------------------------------------------------------------------------------
@@ -300,7 +302,7 @@ class ResumableTrainer(ultra.DetectionTrainer):
 
         try:
             with room_for("the final checkpoint", self.last, self.epoch + 1):
-                with ultra.in_training_loop(strip_optimizer=strip):
+                with ultra.renamed(ultra.training_loop, strip_optimizer=strip):
                     super().final_eval()
                 self._place([(part, path) for part, path in stripped if part.exists()])
         finally:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from ultralytics import YOLO
 from ultralytics.cfg import DEFAULT_CFG_DICT
+from ultralytics.data import base as picture_files
 from ultralytics.data.build import InfiniteDataLoader
 from ultralytics.engine import trainer as training_loop
 from ultralytics.models.yolo.detect import DetectionTrainer
@@ -39,7 +40,7 @@ from yolo_kd.errors import MisuseError, YoloKDError, did_you_mean
 
 __all__ = [
     "DEFAULT_CFG", "DEFAULT_CFG_DICT", "LOGGER", "RANK", "TQDM", "YAML", "YOLO", "DetectionTrainer", "InfiniteDataLoader",
-    "colorstr", "override_configs", "strip_optimizer", "unwrap_model",
+    "colorstr", "override_configs", "picture_files", "strip_optimizer", "training_loop", "unwrap_model",
 ]  # fmt: skip
 
 TESTED = "8.4.190"
@@ -62,17 +63,17 @@ def restricted_loading(trust: bool) -> Iterator[None]:
 
 
 @contextmanager
-def in_training_loop(**names: Any) -> Iterator[None]:
-    """Inside, these names mean something else in the module of Ultralytics' training loop."""
-    module = vars(training_loop)
-    before = {name: module[name] for name in names if name in module}
-    module.update(names)
+def renamed(module: Any, **names: Any) -> Iterator[None]:
+    """Inside, these names mean something else in a module of Ultralytics: training_loop or picture_files."""
+    known = vars(module)
+    before = {name: known[name] for name in names if name in known}
+    known.update(names)
     try:
         yield
     finally:
         for name in names:
-            del module[name]
-        module.update(before)
+            del known[name]
+        known.update(before)
 
 
 def first_rank_first() -> Any:

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -199,17 +199,27 @@ def _bars(rows: dict[tuple[int, str], dict[str, Any]], sizes: list[int], passing
 
 def _material(keys: dict[str, Any], size: int, folder: Path) -> tuple[str, str]:
     """A teacher checkpoint with settled BN statistics, and rendered scenes."""
+    data = scenes.write_dataset(folder / f"scenes{size}", train=2 * int(keys["batch"]), val=4, size=size)
+    return random_teacher(str(keys["teacher"]), dict(enumerate(scenes.CLASSES)), folder), str(data)
+
+
+def random_teacher(source: str, names: Mapping[int, str], folder: Path) -> str:
+    """A checkpoint with random weights and settled BN statistics; `source` itself where it is a checkpoint.
+
+    Args:
+        source: A model YAML or a .pt.
+        names: The classes it knows.
+        folder: Where it is written, once.
+    """
     from ultralytics.nn.tasks import DetectionModel
 
-    data = scenes.write_dataset(folder / f"scenes{size}", train=2 * int(keys["batch"]), val=4, size=size)
-    source = str(keys["teacher"])
     if source.endswith(".pt"):
-        return source, str(data)
+        return source
     path = folder / (Path(source).stem + ".pt")
     if not path.exists():
         torch.manual_seed(0)
-        model = DetectionModel(source, nc=len(scenes.CLASSES), verbose=False)
-        model.names = dict(enumerate(scenes.CLASSES))
+        model = DetectionModel(source, nc=len(names), verbose=False)
+        model.names = dict(names)
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.momentum = None
@@ -218,7 +228,7 @@ def _material(keys: dict[str, Any], size: int, folder: Path) -> tuple[str, str]:
             for _ in range(3):
                 model(torch.rand(2, 3, 320, 320))
         torch.save({"model": model.eval(), "train_args": {"task": "detect"}, "epoch": -1}, path)
-    return str(path), str(data)
+    return str(path)
 
 
 def _peak_memory(name: str, keys: dict[str, Any], size: int, teacher: str, data: str, folder: Path) -> float:

@@ -22,6 +22,7 @@ from yolo_kd.cfg.documents import parse_json
 from yolo_kd.data.converters import load
 from yolo_kd.data.converters.record import Reader, Record
 from yolo_kd.data.labels import label_text
+from yolo_kd.data.split import label_path
 
 from yolo_kd.errors import MisuseError
 from yolo_kd.pictures.reading import PictureError, glance, read_picture
@@ -216,7 +217,7 @@ def _rows(record: Record, size_hw: tuple[int, int], found: Conversion) -> tuple[
 def _write(record: Record, out: Path, part: str, how: str, text: str) -> None:
     """The picture if it is not there yet, then its labels."""
     image = out / "images" / part / record.name
-    label = (out / "labels" / part / record.name).with_suffix(".txt")
+    label = label_path(image)  # where training looks; a name may have a folder `images` of its own
     try:
         if not image.exists():
             image.parent.mkdir(parents=True, exist_ok=True)

@@ -130,6 +130,26 @@ def test_boxes_again_and_outside_are_left_out(tmp_path: Path) -> None:
     assert outside == [f"{label}: box 300, 20, 340, 80"]
 
 
+def test_labels_lie_where_training_looks_when_names_have_folders(tmp_path: Path) -> None:
+    """COCO files of one's own often say images/x.jpg: the last folder of that name is the one that becomes `labels`."""
+    from ultralytics.data.utils import img2label_paths
+
+    coco(tmp_path / "in")
+    for part in ("train", "val"):
+        path = tmp_path / f"in/annotations/instances_{part}2017.json"
+        content = json.loads(path.read_text())
+        for image in content["images"]:
+            name = f"images/{image['file_name']}"
+            (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+            next((tmp_path / "in").rglob(image["file_name"])).rename(tmp_path / "in" / name)
+            image["file_name"] = name
+        path.write_text(json.dumps(content))
+    found = convert("coco", tmp_path / "in", tmp_path / "out")
+    images = sorted(str(path) for path in (tmp_path / "out/images/val").rglob("*.jpg"))
+    texts = [Path(path).read_text() for path in img2label_paths(images)]
+    assert len(texts) == found.parts["val"]["images"] == 2 and EXPECTED["coco"][1] in texts
+
+
 def test_names_choose_and_order_the_classes(tmp_path: Path) -> None:
     kitti(tmp_path / "in")
     found = convert("kitti", tmp_path / "in", tmp_path / "out", names=["person-sitting", "tram"])

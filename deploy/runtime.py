@@ -180,9 +180,9 @@ def open_detector(
         iou: Overlap above which the lower of two boxes of one class goes.
         max_detections: At most so many boxes a frame.
         mode: "latency", or "throughput" for `many` with several frames under way.
-        threads: CPU threads in all; None takes what was fastest where the artifact was chosen, on a CPU of that name, and
-            lets the runtime choose elsewhere.
-        precision: "f32", "bf16" or "f16" for what is not INT8; None likewise.
+        threads: CPU threads in all; None takes what was fastest where the artifact was chosen, on a CPU of that name in that
+            mode, and lets the runtime choose elsewhere.
+        precision: "f32", "bf16" or "f16" for what is not INT8; None likewise, but in either mode.
         classes: Ids or names to keep; all if None.
         allow_rejected: Load an artifact that the gate rejected.
         cache: Folder for nets compiled by OpenVINO; true is `compiled` in the cache home, false none.
@@ -200,7 +200,7 @@ def open_detector(
     artifact.check_files()
     folder = cache_home() / CACHE if cache is True else Path(cache) if cache else None
     if threads is None and precision is None:
-        threads, precision = _chosen_here(artifact, device)
+        threads, precision = _chosen_here(artifact, device, mode)
     backend = load_backend(artifact, Settings(device, mode, threads, precision, batch, folder, timeout_s))
     try:
         detector = Detector(artifact, backend, confidence, iou, max_detections, classes, multi_label)
@@ -224,12 +224,16 @@ def _check_verdict(artifact: Artifact, allow_rejected: bool) -> None:
     LOG.warning("%s: was rejected by the gate (%s) and is used all the same", artifact.folder.name, why)
 
 
-def _chosen_here(artifact: Artifact, device: str) -> tuple[int | None, str | None]:
-    """Threads and precision that were the fastest when the artifact was chosen, if that was on a CPU like this one."""
+def _chosen_here(artifact: Artifact, device: str, mode: str) -> tuple[int | None, str | None]:
+    """Threads and precision that were the fastest when the artifact was chosen, if that was on a CPU like this one.
+
+    Threads are those of one mode: what serves one frame soonest is not what serves most frames. The precision decides what
+    the net says too, and the gate judged it with this one, so it stays in either mode.
+    """
     found = artifact.facts.get("runtime")
     if not isinstance(found, Mapping) or device.upper() != "CPU" or found.get("cpu") != machine.model_name():
         return None, None
-    threads, precision = found.get("threads"), found.get("precision")
+    threads, precision = found.get("threads") if found.get("target") == mode else None, found.get("precision")
     return threads if isinstance(threads, int) else None, precision if isinstance(precision, str) else None
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from yolo_kd.deploy import open_detector, runtime
-from yolo_kd.deploy.artifact import Verdict, read_artifact, write_manifest
+from yolo_kd.deploy.artifact import Artifact, Verdict, read_artifact, write_manifest
+from yolo_kd.deploy.backends import Settings
 from yolo_kd.deploy.backends.fake import FakeBackend
 
 from yolo_kd.errors import GateError, MisuseError, YoloKDError
@@ -94,6 +95,28 @@ def test_a_net_that_mixes_up_its_batch_does_not_open(made_up: Made, monkeypatch:
 def test_a_fake_artifact_opens(made_up: Made) -> None:
     with open_detector(made_up()) as detector:
         assert len(detector(GREY)) == 0
+
+
+@pytest.mark.parametrize("target", ["latency", "throughput", "npu"])
+@pytest.mark.parametrize("mode", ["latency", "throughput"])
+def test_what_a_search_chose_is_used_in_its_mode_on_its_cpu(
+    made_up: Made, target: str, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads only in the mode they were found in; the precision, which the gate judged, in both."""
+    used: list[Settings] = []
+
+    def load(artifact: Artifact, settings: Settings) -> FakeBackend:
+        used.append(settings)
+        return FakeBackend(artifact, settings)
+
+    monkeypatch.setattr(runtime, "load_backend", load)
+    monkeypatch.setattr(runtime.machine, "model_name", lambda: "this CPU")
+    chosen = {"target": target, "threads": 3, "precision": "f32", "cpu": "this CPU"}
+    for facts in ({"runtime": chosen}, {"runtime": {**chosen, "cpu": "another"}}, {}):
+        open_detector(replace(made_up(), facts=facts), mode=mode).close()
+    open_detector(replace(made_up(), facts={"runtime": chosen}), mode=mode, threads=5).close()
+    threads = 3 if mode == target else None
+    assert [(s.threads, s.precision) for s in used] == [(threads, "f32"), (None, None), (None, None), (5, None)]
 
 
 def test_the_cache_lies_in_the_cache_home_or_where_one_says(

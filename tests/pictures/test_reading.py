@@ -168,6 +168,25 @@ def test_a_header_behind_a_long_preface_is_found(tmp_path: Path) -> None:
     assert glance(write(tmp_path, "a.jpg", whole[:2] + preface + whole[2:])) == (48, 64)
 
 
+@pytest.mark.parametrize("noisy", [False, True])
+def test_the_end_of_a_thumbnail_is_not_the_end_of_the_picture(tmp_path: Path, noisy: bool) -> None:
+    """A picture of a few kB, and one of which the first 100 kB were copied."""
+    pixels = np.random.default_rng(1).integers(0, 256, (400, 500, 3)).astype(np.uint8) if noisy else None
+    whole, thumbnail = pack(".jpg", pixels) if noisy else pack(".jpg"), pack(".jpg")
+    begun = whole[:2] + b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail + whole[2:]
+    for look in (glance, read_picture):
+        look(write(tmp_path, "a.jpg", begun))
+        with pytest.raises(PictureError, match="cut off"):
+            look(write(tmp_path, "b.jpg", begun[:100_000] if noisy else begun[:-20]))
+
+
+@pytest.mark.parametrize("more", [8, 200_000])
+def test_what_a_camera_leaves_behind_the_end_does_no_harm(tmp_path: Path, more: int) -> None:
+    """Padding, or a film that belongs to the picture."""
+    path = write(tmp_path, "a.jpg", pack(".jpg") + bytes(more))
+    assert glance(path) == (48, 64) and read_picture(path).pixels.shape == (48, 64, 3)
+
+
 @pytest.mark.parametrize(("data", "kind"), [(b"", "empty"), (b"these are words", "damaged"), (None, "missing")])
 def test_a_glance_and_a_read_name_the_same_fault(tmp_path: Path, data: bytes | None, kind: str) -> None:
     path = tmp_path / "a.jpg"

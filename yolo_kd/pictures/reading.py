@@ -101,7 +101,14 @@ def glance(path: Path) -> tuple[int, int] | None:
         head = _part_of(path)  # thumbnails and colour tables may come first
     tail = head if len(head) < _GLANCE else _part_of(path, -_GLANCE)
     size = _checked_size(path, head)
-    whole = b"IEND" in tail[-64:] if head[:8] == _PNG else not _is_cut_off(head[:3] + tail)
+    if head[:8] == _PNG:
+        whole = b"IEND" in tail[-64:]
+    elif head[:3] == _JPEG:
+        # thumbnails lie in the first bytes, which hold the frame as well: an end mark far behind them is the picture's own
+        apart = len(head) == _GLANCE and path.stat().st_size >= 2 * _GLANCE
+        whole = (apart and _END in tail) or not _is_cut_off(head if len(head) != _GLANCE else _part_of(path))
+    else:
+        whole = True
     if not whole or not (size or head[8:12] == b"WEBP" or head.startswith(_OTHERS)):
         raise _damaged(path, size)
     return size
@@ -135,7 +142,7 @@ def sample_frames(video: Path, count: int) -> Iterator[tuple[int, np.ndarray]]:
 _GLANCE = 1 << 16  # bytes that are read at either end
 _OTHERS = (b"BM", b"II*\0", b"MM\0*")  # BMP and TIFF
 _PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8\xff"
+_JPEG, _END = b"\xff\xd8\xff", b"\xff\xd9"
 
 
 def _frames_of(video: Path) -> int:
@@ -223,8 +230,11 @@ _SILENCE = _Silence()
 
 
 def _is_cut_off(data: bytes) -> bool:
-    """Whether a JPEG lacks its end mark: OpenCV 4 fills the rest with grey and says nothing."""
-    return data[:3] == _JPEG and b"\xff\xd9" not in data[-(1 << 16) :]
+    """Whether a JPEG lacks its end mark: OpenCV 4 fills the rest with grey and says nothing.
+
+    A thumbnail has one as well, but lies before the frame; and a camera may leave anything behind the picture's own.
+    """
+    return data[:3] == _JPEG and _END not in data[_frame_at(data) :]
 
 
 def _is_16_bit(data: bytes) -> bool:
@@ -236,10 +246,18 @@ def _size_from_header(data: bytes) -> tuple[int, int] | None:
     """Height and width of a PNG or JPEG without decoding it; None where the header does not say."""
     if data[:8] == _PNG and len(data) > 24:
         return int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
+    at = _frame_at(data) if data[:3] == _JPEG else 0
+    if not at:
+        return None
+    return int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
+
+
+def _frame_at(data: bytes) -> int:
+    """Where the frame of a JPEG begins, behind its thumbnails and colour tables; 0 if that is not there."""
     at = 2
-    while data[:3] == _JPEG and at + 9 < len(data) and data[at] == 0xFF:
+    while at + 9 < len(data) and data[at] == 0xFF:
         mark = data[at + 1]
         if mark in range(0xC0, 0xD0) and mark not in (0xC4, 0xC8, 0xCC):  # start of frame, of any coding
-            return int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
+            return at
         at += 2 if mark == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return None
+    return 0

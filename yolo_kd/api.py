@@ -16,6 +16,7 @@ from yolo_kd.engine import ultra
 from yolo_kd.engine.resume import usable_checkpoint
 from yolo_kd.engine.terms import check_arguments
 from yolo_kd.engine.trainer import SETTINGS_FILE, DistillationTrainer, resumed_settings
+from yolo_kd.engine.untouched import untouched_pictures
 from yolo_kd.errors import MisuseError, YoloKDError, did_you_mean
 
 DEFAULT_STUDENT = "yolov8n.yaml"
@@ -101,7 +102,7 @@ def hand_over(mode: str, keys: Mapping[str, Any]) -> int:
         ultra.load_detector(model, "model", trust, any_task=True)
     elif not Path(model).exists():
         raise MisuseError(f"model={model}: no such file")
-    with readable_errors(keys), ultra.restricted_loading(trust):
+    with readable_errors(keys), ultra.restricted_loading(trust), untouched_pictures():
         results = getattr(ultra.YOLO(model), mode)(**keys)
         if keys.get("stream"):
             for _ in results:

@@ -42,6 +42,7 @@ from yolo_kd.engine.resume import (
     usable_checkpoint,
 )
 from yolo_kd.engine.terms import adapter_parameters
+from yolo_kd.engine.untouched import untouched_pictures
 from yolo_kd.errors import MisuseError
 
 
@@ -191,8 +192,8 @@ class ResumableTrainer(ultra.DetectionTrainer):
                 self.run_callbacks("on_train_end")
 
     def train(self) -> None:
-        """As in Ultralytics, its loop counting batches from where the loader starts."""
-        with ultra.renamed(ultra.training_loop, enumerate=numbered):
+        """As in Ultralytics, its loop counting batches from where the loader starts; no picture is written over."""
+        with ultra.renamed(ultra.training_loop, enumerate=numbered), untouched_pictures():
             super().train()
 
     # -- counters ------------------------------------------------------------------------------------------------------

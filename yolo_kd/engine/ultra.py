@@ -20,6 +20,7 @@ from torch import distributed as dist
 from ultralytics import YOLO
 from ultralytics.cfg import DEFAULT_CFG_DICT
 from ultralytics.data import base as picture_files
+from ultralytics.data import utils as data_scan
 from ultralytics.data.build import InfiniteDataLoader
 from ultralytics.engine import trainer as training_loop
 from ultralytics.models.yolo.detect import DetectionTrainer
@@ -40,7 +41,7 @@ from yolo_kd.errors import MisuseError, YoloKDError, did_you_mean
 
 __all__ = [
     "DEFAULT_CFG", "DEFAULT_CFG_DICT", "LOGGER", "RANK", "TQDM", "YAML", "YOLO", "DetectionTrainer", "InfiniteDataLoader",
-    "colorstr", "override_configs", "picture_files", "strip_optimizer", "training_loop", "unwrap_model",
+    "colorstr", "data_scan", "override_configs", "picture_files", "strip_optimizer", "training_loop", "unwrap_model",
 ]  # fmt: skip
 
 TESTED = "8.4.190"
@@ -64,7 +65,7 @@ def restricted_loading(trust: bool) -> Iterator[None]:
 
 @contextmanager
 def renamed(module: Any, **names: Any) -> Iterator[None]:
-    """Inside, these names mean something else in a module of Ultralytics: training_loop or picture_files."""
+    """Inside, these names mean something else in a module of Ultralytics that this one exports."""
     known = vars(module)
     before = {name: known[name] for name in names if name in known}
     known.update(names)

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 from yolo_kd.cfg.documents import parse_yaml
-from yolo_kd.cfg.values import read_value
+from yolo_kd.cfg.values import read_paths, read_value
 
 from yolo_kd.errors import MisuseError, did_you_mean
 
@@ -68,6 +68,10 @@ class DistillSettings:
     calibrate_batches: int = 8
     augment: str | None = None
     augment_share: float = 0.5
+    unlabeled: Sequence[str] | None = None
+    unlabeled_ratio: float = 0.5
+    unlabeled_frames: int = 300
+    pseudo_labels: float | None = None
     check_data: bool = True
     save_steps: int = 0
     cpu_threads: int | None = None
@@ -245,6 +249,8 @@ def _typed(key: str, value: Any, default: Any) -> Any:
         return value
     if key == "augment" and value is False:
         return None  # Ultralytics' own default of the key, as its args.yaml has it
+    if key == "unlabeled" and value is not None:
+        return read_paths(key, value)
     if default is None or value is None or key == "distill":
         return value
     kind = type(default)
@@ -268,7 +274,7 @@ def _check(settings: DistillSettings) -> None:
     if settings.teacher_engine not in ENGINES:
         hint = did_you_mean(settings.teacher_engine, ENGINES)
         raise MisuseError(f"teacher_engine={settings.teacher_engine}: expected one of {', '.join(ENGINES)}{hint}")
-    for key in ("teacher_every", "calibrate_batches", "calibration_images"):
+    for key in ("teacher_every", "calibrate_batches", "calibration_images", "unlabeled_frames"):
         if getattr(settings, key) < 1:
             raise MisuseError(f"{key}={getattr(settings, key)}: expected 1 or more")
     if settings.save_steps < 0:
@@ -280,7 +286,22 @@ def _check(settings: DistillSettings) -> None:
         raise MisuseError(f"augment_share={settings.augment_share:g}: expected a share above 0 and up to 1, e.g. .5")
     if settings.cpu_threads is not None and (not isinstance(settings.cpu_threads, int) or settings.cpu_threads < 1):
         raise MisuseError(f"cpu_threads={settings.cpu_threads}: expected 1 or more")
-    if settings.recipe.methods and not settings.teacher:
+    _check_unlabeled(settings)
+    if (settings.recipe.methods or settings.pseudo_labels is not None) and not settings.teacher:
+        instead = "set distill=none" if settings.recipe.methods else "leave pseudo_labels= out"
+        raise MisuseError(f"teacher= is missing: name a detection checkpoint, e.g. teacher=yolov8l.pt, or {instead}")
+
+
+def _check_unlabeled(settings: DistillSettings) -> None:
+    ratio, sure = settings.unlabeled_ratio, settings.pseudo_labels
+    if not 0 < ratio <= 1:
+        raise MisuseError(f"unlabeled_ratio={ratio:g}: expected a share above 0 and up to 1, e.g. .5")
+    if sure is not None and not (_is_number(sure) and 0 < sure < 1):
+        raise MisuseError(f"pseudo_labels={sure}: expected a confidence between 0 and 1, e.g. .6, or leave it out")
+    if sure is not None and not settings.unlabeled:
+        raise MisuseError(f"pseudo_labels={sure:g}: there is nothing to label; name the pictures with unlabeled=")
+    if settings.unlabeled and sure is None and not settings.recipe.methods:
         raise MisuseError(
-            "teacher= is missing: name a detection checkpoint, e.g. teacher=yolov8l.pt, or set distill=none"
+            f"unlabeled={','.join(settings.unlabeled)}: with distill=none these pictures would teach nothing; choose a recipe, "
+            "or take the teacher's boxes for labels, e.g. pseudo_labels=.6"
         )

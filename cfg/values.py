@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from pathlib import Path
 from typing import Any
 
 from yolo_kd.errors import MisuseError
@@ -46,3 +47,22 @@ def read_size(key: str, value: Any) -> tuple[int, int]:
     if len(sides) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides):
         raise MisuseError(f"{key}={value}: expected a side or height,width in pixels, e.g. {key}=640 or {key}=384,640")
     return sides[0], sides[1]
+
+
+def read_paths(key: str, value: Any) -> list[str]:
+    """Paths from one path or several: a list, or names with commas between them where no file has that whole name.
+
+    Raises:
+        MisuseError: It is neither.
+
+    >>> read_paths("unlabeled", "frames, flight.mp4"), read_paths("unlabeled", ["a, b.txt"])
+    (['frames', 'flight.mp4'], ['a, b.txt'])
+    """
+    if isinstance(value, Path):
+        value = str(value)
+    if isinstance(value, str):
+        several = "," in value and not Path(value).exists()
+        value = [word.strip(" \"'") for word in value.strip("[]() ").split(",")] if several else [value]
+    if not isinstance(value, list | tuple) or not value or not all(isinstance(v, str | Path) and str(v) for v in value):
+        raise MisuseError(f"{key}={value}: expected a path, or several with commas between them, e.g. {key}=a,b")
+    return [str(path) for path in value]

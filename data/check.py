@@ -60,6 +60,7 @@ def check(
     jobs: int = 1,
     progress: Progress | None = None,
     any_class: bool = False,
+    needed: Iterable[str] = PARTS[:2],
 ) -> Report:
     """Look at everything that a data.yaml names.
 
@@ -71,12 +72,13 @@ def check(
         jobs: Threads.
         progress: Called with (step, done, total).
         any_class: Do not hold class ids against the names, because the training will not.
+        needed: Parts without which there is nothing to do.
     """
     report = Report(str(data.source), data.names, deep, "" if deep else QUICK)
     if sorted(data.names) != list(range(len(data.names))):
         report.add("names_gap", "names", what=f"the ids are {', '.join(map(str, list(data.names)[:10]))}")
     parts = {part: _listed(data.parts.get(part, ()), part, report) for part in PARTS if part in data.parts}
-    for part in PARTS[:2]:
+    for part in needed:
         if not parts.get(part):
             report.add("part_empty", part, part, "has no image" if part in data.parts else "is not in the data.yaml")
     looks = look_at_images((path for images in parts.values() for path in images), deep, jobs, progress)

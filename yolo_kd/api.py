@@ -12,6 +12,7 @@ from yolo_kd.cfg.settings import DistillSettings, changed_on_resume, default_key
 from yolo_kd.cfg.values import read_value
 from yolo_kd.data import scenes
 from yolo_kd.data.description import find_description
+from yolo_kd.data.unlabeled import find_unlabeled
 from yolo_kd.engine import ultra
 from yolo_kd.engine.resume import usable_checkpoint
 from yolo_kd.engine.terms import check_arguments
@@ -179,8 +180,9 @@ def _check_before_folder(keys: Mapping[str, Any], student: str, data: Any) -> Di
     """Find what cannot work before a run folder is made for it."""
     settings = resolve({k: v for k, v in keys.items() if is_ours(k)})
     check_arguments(settings.recipe)
+    find_unlabeled(settings.unlabeled or ())
     _check_student(student, settings.trust)
-    if settings.recipe.methods:
+    if settings.recipe.methods or settings.pseudo_labels is not None:
         ultra.load_detector(str(settings.teacher), "teacher", settings.trust)
     if data is not None:
         ultra.check_data_yaml(str(data))

@@ -106,11 +106,13 @@ class Targets:
         boxes_xywhn: (M, 4) centre x, centre y, width, height as shares of the picture.
         classes: (M,) student class ids.
         image: (M,) index of the image in the batch.
+        labelled: Images that have labels, the first ones; all if None. Boxes of others are the teacher's detections.
     """
 
     boxes_xywhn: Tensor
     classes: Tensor
     image: Tensor
+    labelled: int | None = None
 
 
 def pair_branches(student: HeadOutput, teacher: HeadOutput) -> Iterator[tuple[Branch, Branch, float]]:
@@ -154,6 +156,7 @@ class Distiller(nn.Module):
     first: "neck", "scores", "boxes" or "towers" (gains are calibrated there). `forward` runs outside autocast on
     float32 tensors; the teacher's tensors carry no gradient. Each scalar is a per-image mean: doubling the batch by
     repeating it leaves the scalar as it is. A distiller with `needs_fit` must be fitted (or given a stored fit) first.
+    Where `uses_boxes`, the targets of images without labels are the teacher's detections; elsewhere they have none.
     Whatever it draws comes from a generator of its own (`seed`), so that building one leaves torch's global one alone.
     """
 
@@ -199,6 +202,11 @@ class Distiller(nn.Module):
     def shared_teacher(self, scores: Tensor) -> Tensor:
         """The teacher's columns (B, nc, ...) of the shared classes, in the order of `shared_student`."""
         return scores if self._same_teacher else scores.index_select(1, self.teacher_classes)
+
+    @property
+    def uses_boxes(self) -> bool:
+        """Whether the terms look at the targets to know where objects are."""
+        return False
 
     def fit(self, batches: Iterable[tuple[HeadOutput, Targets]]) -> dict[str, float]:
         """Learn from the teacher before the first step, if `needs_fit`; returns numbers that say how well."""

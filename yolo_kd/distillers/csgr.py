@@ -17,6 +17,8 @@ What is ours (`form=yolo`), and why:
 
 * The attention comes from the teacher's own class scores, or with `attention=gt_boxes` from the labels, not from a
   trained 1x1 convolution: that one learns to make the loss small, and is no class attention before it is trained.
+* Images without labels: nothing changes, as the attention is the teacher's; with `attention=gt_boxes` the teacher's
+  confident detections stand in for the labels.
 * The criss-cross has no parameters. The released, trainable one lowered its loss by shrinking both maps, with the
   student unchanged.
 * Means instead of sums, and the mean over levels: as released, level P3 alone was ten times the detection loss.
@@ -204,6 +206,11 @@ class CSGR(Distiller):
         self.matrices = [f"matrix{level}" for level in range(len(teacher.channels))]
         for name, channels in zip(self.matrices, teacher.channels):
             self.register_buffer(name, semi_orthogonal(int(at_least("csgr.width", width, 1)), channels, random))
+
+    @property
+    def uses_boxes(self) -> bool:
+        """Only where the attention is that of the labels."""
+        return self.attention == "gt_boxes" and self.form == "yolo" and "cs" in self.active()
 
     def forward(self, student: HeadOutput, teacher: HeadOutput, targets: Targets) -> dict[str, Tensor]:
         """The terms `cs` and `gr`."""

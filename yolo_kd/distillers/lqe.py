@@ -206,7 +206,12 @@ class LQE(Distiller):
             return quality_loss(self.predictor(bins_last(boxes, bins)), quality, weights, norm)
         loss = quality_loss(self.own(bins_last(boxes, bins)), quality, weights, norm)
         overlap = self._overlap(boxes.detach(), take(scores, cells), cells, output, targets, self.student)
-        learning = quality_focal_loss(self.own(bins_last(boxes.detach(), bins)), overlap)
+        # a mean over no image is not a number, and every weight has to take part
+        seen = targets.labelled if targets.labelled is not None else len(boxes)
+        learning = quality_focal_loss(
+            self.own(bins_last(boxes[: max(seen, 1)].detach(), bins)), overlap[: max(seen, 1)]
+        )
+        learning = learning * min(seen, 1)
         return loss + learning - learning.detach()
 
     @torch.no_grad()

@@ -19,6 +19,9 @@ weights. No adapter stands between the towers: the matrix is cells x cells whate
 away. The quarter "from the rest" is drawn by a hash of the teacher's scores: other cells for other images, no random
 state.
 
+Images without labels: the objects are the teacher's confident detections. The formula's own form for an image without
+objects (M = 0, all of it far from any) would teach that there are none.
+
 `form=paper` is the most literal reading of the abstract: a mask with the values 1, 0.5, 0.1 (`regions=ring`) and
 equally weighted relations. Left out: boxes by size of level, division by area, distances and angles (RKD).
 """
@@ -204,6 +207,11 @@ class MAR(Distiller):
         self.similarity = choose("mar.similarity", similarity, ("mse", "kl"))
         self.tau = at_least("mar.tau", tau, 0, open_end=True)
         self.adapters = adapters(student.channels, teacher.channels, generator(seed), bias=norm == "none")
+
+    @property
+    def uses_boxes(self) -> bool:
+        """The mask is of boxes, and weights both terms."""
+        return True
 
     def forward(self, student: HeadOutput, teacher: HeadOutput, targets: Targets) -> dict[str, Tensor]:
         """The terms `mask` and `relation`."""

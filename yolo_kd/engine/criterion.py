@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import distributed as dist
 from yolo_kd.distillers.base import HeadOutput, Targets
 from yolo_kd.engine import ultra
 from yolo_kd.engine.heads import cut_output, student_view
+from yolo_kd.engine.labelled import class_columns, detection_loss, joined, labelled_count, teacher_targets
 from yolo_kd.engine.schedule import Schedule
 from yolo_kd.engine.teacher import Teacher
 from yolo_kd.engine.terms import Method, Term
@@ -144,7 +146,7 @@ class DistillationCriterion:
         device = batch["img"].device
         with torch.autocast(device.type, enabled=False):
             preds32 = ultra.replace_outputs(preds, lambda t: t.float())
-            detection, items = self.base(preds32, batch)
+            detection, items = detection_loss(self.base, preds32, batch, labelled_count(batch))
             if not self.terms:
                 return detection, items
             distilled = self._distil(preds, preds32, batch, detection) if self.active else detection.new_zeros(())
@@ -160,19 +162,41 @@ class DistillationCriterion:
         raw = ultra.read_outputs(preds)
         student = student_view(preds32, towers, ultra.branch_weights(self.base))
         student = cut_output(student, self.full_spec, self.teacher.strides)
-        values = self._values(student, self.teacher(batch["img"]), batch)
+        taught, count = self.teacher(batch["img"]), labelled_count(batch)
+        values = self._values(student, taught, self._targets(taught, batch, count))
         if not self._usable(values):
             return detection.new_zeros(())
         entry = {"towers": tuple(towers), "neck": raw.feats}
         entry["scores"] = tuple(b.scores for b in raw.branches.values())
         entry["boxes"] = tuple(b.boxes for b in raw.branches.values())
-        self._measure(values, detection.sum(), entry)
+        self._measure(values, partial(self._reference, detection, preds32, taught, batch, count), entry, count)
         self.last = {t.column: values[t.column].detach() for t in self.terms}
         total = sum(t.gain * self.factor * values[t.column] for t in self.terms if not t.watched)
         return torch.as_tensor(total, device=detection.device) * batch["img"].shape[0]
 
-    def _values(self, student: HeadOutput, teacher: HeadOutput, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        targets = Targets(batch["bboxes"], batch["cls"].reshape(-1).long(), batch["batch_idx"].reshape(-1).long())
+    def _targets(self, teacher: HeadOutput, batch: dict[str, Tensor], count: int) -> Targets:
+        """Labels, and where a method looks at boxes the teacher's detections in pictures without."""
+        given = Targets(batch["bboxes"], batch["cls"].reshape(-1).long(), batch["batch_idx"].reshape(-1).long())
+        parts = [given]
+        if count < len(batch["img"]) and any(m.distiller.uses_boxes for m in self.methods):
+            parts.append(self._seen(teacher, count))
+        return joined(parts, count)
+
+    def _seen(self, teacher: HeadOutput, first: int) -> Targets:
+        assert self.teacher is not None
+        return teacher_targets(teacher, self.teacher.spec, class_columns(self.methods[0].distiller), first)
+
+    def _reference(
+        self, detection: Tensor, preds: Any, teacher: HeadOutput, batch: dict[str, Tensor], count: int
+    ) -> Tensor:
+        """The detection loss that gradients are held against: without a label, the one of the teacher's detections."""
+        if count:
+            return detection.sum()
+        seen = self._seen(teacher, 0)
+        boxes = {"bboxes": seen.boxes_xywhn, "cls": seen.classes[:, None].float(), "batch_idx": seen.image.float()}
+        return self.base(preds, {**batch, **boxes})[0].sum()
+
+    def _values(self, student: HeadOutput, teacher: HeadOutput, targets: Targets) -> dict[str, Tensor]:
         values: dict[str, Tensor] = {}
         for method in self.methods:
             watched = all(t.watched for t in method.terms)
@@ -204,21 +228,34 @@ class DistillationCriterion:
                 raise YoloKDError(f"distillation terms not finite for {self.bad_steps} steps in a row: {listed}")
         return not any_bad
 
-    def _measure(self, values: dict[str, Tensor], detection: Tensor, entry: dict[str, tuple[Tensor, ...]]) -> None:
-        """Gradient norms of terms and detection loss where each term acts: for auto gains, and for the log."""
+    def _measure(
+        self,
+        values: dict[str, Tensor],
+        detects: Callable[[], Tensor],
+        entry: dict[str, tuple[Tensor, ...]],
+        count: int,
+    ) -> None:
+        """Gradient norms of terms and detection loss where each term acts: for auto gains, and for the log.
+
+        Both in the pictures with labels, so that a gain does not depend on how many others there are.
+        """
         calibrating = self.warm and not all(t.fixed for t in self.terms)
-        if not (self.to_measure or calibrating) or not detection.requires_grad:
+        if not (self.to_measure or calibrating):
+            return
+        detection = detects()
+        if not detection.requires_grad:
             return
         if calibrating and self.calibrated_batches == 0:
             for term in self.terms:
                 term.ratios.clear()  # what was seen in warm-up was provisional
         batch_size = entry["neck"][0].shape[0]
+        rows = count or batch_size
         kinds = {t.acts_on for t in self.terms if not t.watched}
-        reference = {kind: _grad_norm(detection, entry[kind]) for kind in kinds}
+        reference = {kind: _grad_norm(detection, entry[kind], rows) for kind in kinds}
         for term in self.terms:
             if term.watched:
                 continue
-            norm = _mean_over_ranks(_grad_norm(values[term.column], entry[term.acts_on]) * batch_size, detection)
+            norm = _mean_over_ranks(_grad_norm(values[term.column], entry[term.acts_on], rows) * batch_size, detection)
             wanted = _mean_over_ranks(reference[term.acts_on], detection)
             if norm == 0.0 and self.step == 0 and not self.force:
                 raise GateError(
@@ -249,14 +286,14 @@ class DistillationCriterion:
         self.log("gains: " + ", ".join(f"{t.key}={t.gain:.4g}" for t in self.terms) + " (calibrated, now fixed)")
 
 
-def _grad_norm(loss: Tensor, at: tuple[Tensor, ...]) -> float:
-    """Norm of d loss / d at over all its tensors; 0 where the loss does not depend on them."""
+def _grad_norm(loss: Tensor, at: tuple[Tensor, ...], rows: int) -> float:
+    """Norm of d loss / d at over the first `rows` pictures of all its tensors; 0 where the loss does not depend on them."""
     inputs = [t for t in at if t.requires_grad]
     if not inputs or not loss.requires_grad:
         return 0.0
     scale = 1024.0  # keeps half-precision gradients from underflowing; divided out again
     grads = torch.autograd.grad(loss * scale, inputs, retain_graph=True, allow_unused=True)
-    squares = [g.float().square().sum() for g in grads if g is not None]
+    squares = [g[:rows].float().square().sum() for g in grads if g is not None]
     return float(torch.stack(squares).sum().sqrt()) / scale if squares else 0.0
 
 

@@ -34,8 +34,10 @@ def check_data(trainer: Any) -> None:
         if total >= MANY:
             line(step, done, total)
 
-    single = bool(trainer.args.single_cls)
-    report = check(describe(trainer), False, jobs=cores(), progress=progress, any_class=single)
+    single, data = bool(trainer.args.single_cls), describe(trainer)
+    # beside unlabeled pictures there need be no others
+    needed = ("val",) if trainer.kd.unlabeled and not data.parts["train"] else ("train", "val")
+    report = check(data, False, jobs=cores(), progress=progress, any_class=single, needed=needed)
     lines = report.lines(SHOWN, f"; yolo-kd data check data={trainer.args.data} lists all")
     if not report.findings:
         lines = [f"data checked, nothing wrong: {', '.join(text.strip() for text in lines[1:])}"]

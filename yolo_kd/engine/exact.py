@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from yolo_kd.engine import ultra
-from yolo_kd.engine.loader import loader_state, set_loader
+from yolo_kd.engine.loader import loader_state, pictures, set_loader
 from yolo_kd.engine.rng import random_states, set_random_states
 from yolo_kd.errors import MisuseError
 
@@ -30,7 +30,7 @@ def capture(trainer: Any, within_epoch: bool) -> dict[str, Any]:
         "epoch": trainer.epoch - within_epoch,  # the last that is done; -1 in the first
         "position": trainer.batches_done if within_epoch else 0,
         "batches": len(loader),
-        "pictures": len(loader.dataset),
+        "pictures": pictures(loader),
         "epochs": trainer.epochs,
         "done": bool(trainer.stop) and not within_epoch,
         "seconds": trainer.seconds(),
@@ -95,7 +95,7 @@ def restore_training(trainer: Any, state: dict[str, Any]) -> None:
 def same_batches(trainer: Any, state: dict[str, Any]) -> bool:
     """Whether the loader can stand where it stood: as many pictures, in as many batches."""
     loader = trainer.train_loader
-    return (len(loader), len(loader.dataset)) == (state["batches"], state["pictures"])
+    return (len(loader), pictures(loader)) == (state["batches"], state["pictures"])
 
 
 def restore_stream(trainer: Any, state: dict[str, Any]) -> None:

@@ -48,13 +48,15 @@ def fit(trainer: Any, teacher: Teacher, methods: list[Method]) -> None:
 
 def _taught(trainer: Any, teacher: Teacher, label: str) -> Iterator[tuple[HeadOutput, Targets]]:
     """The teacher's outputs with labels, batch by batch: all at once would be gigabytes."""
-    for batch in ultra.TQDM(sample_batches(trainer, FIT_BATCHES), desc=f"{label:>22}", total=FIT_BATCHES):
+    for batch in ultra.TQDM(
+        sample_batches(trainer, FIT_BATCHES, labelled=True), desc=f"{label:>22}", total=FIT_BATCHES
+    ):
         targets = Targets(batch["bboxes"], batch["cls"].reshape(-1).long(), batch["batch_idx"].long())
         yield teacher(batch["img"]), targets
 
 
 def _path(trainer: Any, teacher: Teacher, method: Method) -> Path:
-    first = next(sample_batches(trainer, 1))
+    first = next(sample_batches(trainer, 1, labelled=True))
     distiller = method.distiller
     key = {
         "version": FIT_VERSION,

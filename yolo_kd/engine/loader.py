@@ -42,6 +42,7 @@ class ResumableLoader(ultra.InfiniteDataLoader):
     """Ultralytics' loader, which can start in the middle of an epoch; made by `resumable`."""
 
     order: NotedOrder
+    stream: Any = None  # of unlabeled pictures, which goes on from epoch to epoch
     iterator: Any
     first = 0  # number of the first batch of the coming epoch
     closed = False  # whether mosaic is over
@@ -77,16 +78,20 @@ def loader_state(loader: ResumableLoader) -> dict[str, Any] | None:
     """Where a loader stands, as plain values and tensors; None with workers."""
     if loader.num_workers:
         return None
+    first, *others = [_part_state(part) for part in _parts(loader)]
     return {
         "order": loader.order.state,
         "taken": loader.order.taken,
         "closed": loader.closed,
-        "buffer": list(getattr(loader.dataset, "buffer", [])),
-        "albumentations": [
-            {"seed": node.seed, "numpy": node.random_generator.bit_generator.state, "python": packed(node.py_random)}
-            for node in _albumentations(loader.dataset)
-        ],
+        **first,
+        "others": others,
+        "stream": loader.stream.noted if loader.stream is not None else None,
     }
+
+
+def pictures(loader: Any) -> int:
+    """All that a loader draws from."""
+    return sum(len(part) for part in _parts(loader))
 
 
 def set_loader(loader: ResumableLoader, state: dict[str, Any]) -> None:
@@ -98,19 +103,38 @@ def set_loader(loader: ResumableLoader, state: dict[str, Any]) -> None:
     """
     iterator: Any = loader._get_iterator()
     loader.generator.set_state(state["order"])
+    if loader.stream is not None:
+        loader.stream.go_to(state["stream"])
     for _ in range(state["taken"]):
         iterator._next_index()
     loader.order.taken = state["taken"]
     # where mosaic closes Ultralytics starts a new iterator, and new transforms with random states of their own
     closes_now = loader.closed != state["closed"]
     loader.iterator = loader._get_iterator() if closes_now else iterator
-    for index in state["buffer"]:
-        loader.dataset.load_image(index)
-    if not closes_now:
-        for node, saved in zip(_albumentations(loader.dataset), state["albumentations"], strict=True):
+    for part, kept in zip(_parts(loader), [state, *state.get("others", [])], strict=True):
+        for index in kept["buffer"]:
+            part.load_image(index)
+        nodes = [] if closes_now else zip(_albumentations(part), kept["albumentations"], strict=True)
+        for node, saved in nodes:
             node.seed = saved["seed"]
             node.random_generator.bit_generator.state = saved["numpy"]
             node.py_random.setstate(unpacked(saved["python"]))
+
+
+def _parts(loader: Any) -> list[Any]:
+    """The data sets of a loader: its own, or those that it mixes."""
+    return list(getattr(loader.dataset, "parts", [loader.dataset]))
+
+
+def _part_state(dataset: Any) -> dict[str, Any]:
+    """What mosaic chooses its partners from, and the transforms that draw from states of their own."""
+    return {
+        "buffer": list(getattr(dataset, "buffer", [])),
+        "albumentations": [
+            {"seed": node.seed, "numpy": node.random_generator.bit_generator.state, "python": packed(node.py_random)}
+            for node in _albumentations(dataset)
+        ],
+    }
 
 
 def _albumentations(dataset: Any) -> list[Any]:

@@ -10,17 +10,26 @@ from torch import Tensor
 
 from yolo_kd.engine import ultra
 from yolo_kd.engine.rng import preserved_rng
+from yolo_kd.engine.unlabeled import all_pictures
 
 SAMPLE_SEED = 20
 
 
-def sample_batches(trainer: Any, count: int) -> Iterator[dict[str, Tensor]]:
+def sample_batches(trainer: Any, count: int, labelled: bool = False) -> Iterator[dict[str, Tensor]]:
     """`count` batches as training would see them (mosaic, colour, flips), on the device, always the same ones.
 
     A data set of its own is built: the training's keeps a buffer of mosaic partners that must not move.
+
+    Args:
+        trainer: The trainer.
+        count: Batches.
+        labelled: Of labelled pictures only.
     """
     with ultra.override_configs(trainer.args, {"cache": False, "rect": False}), preserved_rng(SAMPLE_SEED):
-        dataset = trainer.build_dataset(trainer.data["train"], mode="train", batch=trainer.batch_size)
+        if labelled:
+            dataset = trainer.build_dataset(trainer.data["train"], mode="train", batch=trainer.batch_size)
+        else:
+            dataset = all_pictures(trainer)
     order = np.random.default_rng(SAMPLE_SEED).permutation(len(dataset))
     size = max(trainer.batch_size // max(trainer.world_size, 1), 1)
     for index in range(count):

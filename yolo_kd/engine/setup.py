@@ -50,7 +50,7 @@ class Distillation:
                 trainer.log(line)
             report = preflight.load_report(trainer.save_dir, self.teacher.sha256) if trainer.resume else None
             if report is None:
-                report = self._measured(trainer)
+                report = measured(trainer, self.teacher, self.shared)
             self._choose_engine(trainer, report)
             if ultra.RANK in {-1, 0}:
                 preflight.save_report(trainer.save_dir, report)
@@ -99,23 +99,6 @@ class Distillation:
                 term.gain, term.fixed = state["gains"][term.key], state["fixed"][term.key]
         self.restored = True
 
-    def _measured(self, trainer: Any) -> dict[str, Any]:
-        fast = TorchEngine(self.teacher.net, trainer.device, half_precision(trainer.device))
-        self.teacher.use("torch", fast)
-        given = trainer.args.pretrained
-        pretrained = isinstance(given, (str, Path)) or (str(trainer.args.model).endswith(".pt") and given is not False)
-        maps = preflight.measure(trainer, self.teacher, self.shared, pretrained)
-        for who, found in maps.items():
-            trainer.log(
-                f"{who} on {trainer.args.split}, {self.shared.shared} shared classes: mAP50 {found['mAP50']:.4f}, mAP50-95 {found['mAP50-95']:.4f}"
-            )
-        reason = preflight.decide(maps, trainer.kd.teacher_floor)
-        # a student on the integer grid can learn from its own float weights
-        if pretrained and not trainer.kd.qat and preflight.same_file(trainer.args.model, self.teacher):
-            reason = "it is the student's own checkpoint: there is nothing to learn from it. Choose a better teacher"
-        preflight.refuse_or_go_on(self.teacher, reason, trainer.kd.force, trainer.log)
-        return {"teacher": str(self.teacher.path), "teacher_sha256": self.teacher.sha256, "maps": maps}
-
     def _choose_engine(self, trainer: Any, report: dict[str, Any]) -> None:
         """The first rank measures; the others build what it chose, because timings differ."""
         kd, cache = trainer.kd, cache_home()
@@ -139,6 +122,28 @@ class Distillation:
             for method in self.methods:
                 for tensor in method.distiller.state_dict().values():
                     dist.broadcast(tensor, src=0)
+
+
+def measured(trainer: Any, teacher: Teacher, shared: ClassMap) -> dict[str, Any]:
+    """The teacher's mAP on val, held against what a teacher must know.
+
+    Raises:
+        GateError: It knows too little, or no more than the student, and there is no `force`.
+    """
+    teacher.use("torch", TorchEngine(teacher.net, trainer.device, half_precision(trainer.device)))
+    given = trainer.args.pretrained
+    pretrained = isinstance(given, (str, Path)) or (str(trainer.args.model).endswith(".pt") and given is not False)
+    maps = preflight.measure(trainer, teacher, shared, pretrained)
+    for who, found in maps.items():
+        trainer.log(
+            f"{who} on {trainer.args.split}, {shared.shared} shared classes: mAP50 {found['mAP50']:.4f}, mAP50-95 {found['mAP50-95']:.4f}"
+        )
+    reason = preflight.decide(maps, trainer.kd.teacher_floor)
+    # a student on the integer grid can learn from its own float weights
+    if pretrained and not trainer.kd.qat and preflight.same_file(trainer.args.model, teacher):
+        reason = "it is the student's own checkpoint: there is nothing to learn from it. Choose a better teacher"
+    preflight.refuse_or_go_on(teacher, reason, trainer.kd.force, trainer.log)
+    return {"teacher": str(teacher.path), "teacher_sha256": teacher.sha256, "maps": maps}
 
 
 def prepare(trainer: Any) -> Distillation:
@@ -168,10 +173,24 @@ def prepare(trainer: Any) -> Distillation:
         trainer.log,
         kd.fixed_gains,
         trainer.args.seed,
+        bool(trainer.data["train"]),
     )
     for method in methods:
         method.distiller.to(trainer.device)
     return Distillation(teacher, methods, shared)
+
+
+def judge_teacher(trainer: Any) -> None:
+    """Refuse a teacher that only makes pseudo-labels as one that distils would be.
+
+    Raises:
+        GateError: It knows too little, or no more than the student, and there is no `force`.
+    """
+    kd = trainer.kd
+    with preserved_rng(trainer.args.seed), ultra.restricted_loading(kd.trust), ultra.first_rank_first():
+        teacher = Teacher(kd.teacher, trainer.device, trust=kd.trust)
+    with preserved_rng(trainer.args.seed):
+        measured(trainer, teacher, class_lists.match(trainer.data["names"], teacher.names, trainer.args.classes))
 
 
 def _chosen_before(trainer: Any, report: dict[str, Any]) -> str:

@@ -107,6 +107,7 @@ def build_methods(
     log: Callable[[str], None],
     fixed_gains: Mapping[str, float] | None = None,
     seed: int = 0,
+    labels: bool = True,
 ) -> list[Method]:
     """The distillers of a recipe. The global random states stay as they are.
 
@@ -118,6 +119,7 @@ def build_methods(
         log: Told about every term that is off, with the reason.
         fixed_gains: Calibrated gains by `method.term`, of the run that is resumed.
         seed: Seed of the adapters' initial weights.
+        labels: Whether there are labelled pictures to fit on.
 
     Raises:
         MisuseError: Unknown method or argument, a gain that is no number and no auto:SHARE, or no term left.
@@ -135,6 +137,8 @@ def build_methods(
         with preserved_rng(seed):
             distiller = kind(student, teacher, classes, **args)
         off = distiller.off()
+        if kind.needs_fit and not labels:
+            off = dict.fromkeys(kind.terms, "it is fitted on labels, and there is no labelled training picture") | off
         for wanted in kind.terms:
             if wanted in settings and settings[wanted] is None:
                 log(f"{name}.{wanted} is off: its gain is none")

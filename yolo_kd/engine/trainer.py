@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from math import ceil
 from pathlib import Path
 from subprocess import CalledProcessError
 from typing import Any
@@ -27,8 +29,9 @@ from yolo_kd.engine.ranks import average_gradients, reported_to, worker_error
 from yolo_kd.engine.resumable import ResumableTrainer
 from yolo_kd.engine.run_pictures import draw_pictures
 from yolo_kd.engine.schedule import Schedule
-from yolo_kd.engine.setup import Distillation, prepare
+from yolo_kd.engine.setup import Distillation, judge_teacher, prepare
 from yolo_kd.engine.terms import adapter_parameters
+from yolo_kd.engine.unlabeled import Unlabeled, collect, refuse_with, training_loader, with_train_part, without_labels
 from yolo_kd.errors import MisuseError
 
 SETTINGS_FILE = "kd.yaml"
@@ -54,10 +57,13 @@ class DistillationTrainer(ResumableTrainer):
         resuming = theirs.get("resume")
         epochs = self.choose_checkpoint(theirs) if resuming else None
         self.teacher_given = "teacher" in ours
+        self.unlabeled: Unlabeled | None = None
         if not resuming:
             self.kd = resolve_travelled(ours)
             if self.kd.qat:
                 check_keys(theirs)
+            if self.kd.unlabeled:
+                refuse_with(theirs)
             if self.kd.augment and "kd" not in ours:  # in a worker they are among its keys already
                 theirs["augmentations"] = augmentations(self.kd, theirs)
             if theirs.get("distill_model") and self.kd.recipe.methods:
@@ -123,10 +129,34 @@ class DistillationTrainer(ResumableTrainer):
             self.criterion.arm()
         return batch
 
+    # -- pictures ------------------------------------------------------------------------------------------------------
+
+    def get_dataset(self) -> dict[str, Any]:
+        """As in Ultralytics; beside unlabeled pictures there need be no training pictures in the data.yaml."""
+        wanted = bool(self.resume or self.kd.unlabeled)  # the settings of a resumed run come later
+        self.args.data = with_train_part(self.args.data, self.save_dir, wanted)
+        return super().get_dataset()
+
+    def build_dataset(self, img_path: Any, mode: str = "train", batch: int | None = None) -> Any:
+        """As in Ultralytics; without a path, of unlabeled pictures."""
+        if mode == "train" and not img_path:
+            return without_labels(self, batch)
+        return super().build_dataset(img_path, mode, batch)
+
+    def get_dataloader(self, dataset_path: Any, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
+        """As in Ultralytics; the training's batches hold unlabeled pictures, too."""
+        build = partial(super().get_dataloader, mode=mode)
+        if mode == "train" and self.kd.unlabeled:
+            return training_loader(self, build, dataset_path, batch_size, rank)
+        return build(dataset_path, batch_size, rank)
+
     # -- set-up --------------------------------------------------------------------------------------------------------
 
     def build_optimizer(self, model: Any, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """As in Ultralytics, with the adapters as last group: scheduled and warmed up like the others."""
+        if self.kd.unlabeled:  # of whose batches labelled pictures are a part only
+            pictures = len(self.train_loader) * self.batch_size
+            kwargs["iterations"] = ceil(pictures / max(self.batch_size, self.args.nbs)) * self.epochs
         optimizer = super().build_optimizer(model, *args, **kwargs)
         if self.kd.qat:
             self.quantization = FakeQuantization(quantized_layers(model), self.device)
@@ -157,6 +187,8 @@ class DistillationTrainer(ResumableTrainer):
         base = getattr(model, "criterion", None) or model.init_criterion()
         if self.quantization is not None:
             self.quantization.start(self)
+        if self.distillation is None and self.kd.pseudo_labels is not None and not self.resume:
+            judge_teacher(self)
         if self.distillation is None:
             self.criterion = DistillationCriterion(base, model)
         else:
@@ -278,6 +310,8 @@ class DistillationTrainer(ResumableTrainer):
         if ultra.LOCAL_RANK == -1:
             check_channels(self)
             check_data(self)
+            if self.kd.unlabeled:
+                collect(self)
         if not self.ddp:
             with reported_to(self.save_dir) if ultra.LOCAL_RANK != -1 else nullcontext():
                 super().train()
@@ -302,6 +336,8 @@ class DistillationTrainer(ResumableTrainer):
         plain = self.kd.to_dict()
         if self.distillation is not None:
             plain["teacher"] = str(self.distillation.teacher.path)  # a relative one would be lost elsewhere
+        if self.kd.unlabeled:
+            plain["unlabeled"] = [str(Path(source).absolute()) for source in self.kd.unlabeled]
         if self.criterion is not None:
             plain["fixed_gains"] = {t.key: t.gain for t in self.criterion.terms if t.fixed}
         part = self.save_dir / (SETTINGS_FILE + ".part")

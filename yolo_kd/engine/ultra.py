@@ -22,6 +22,7 @@ from ultralytics.cfg import DEFAULT_CFG_DICT
 from ultralytics.data import base as picture_files
 from ultralytics.data import utils as data_scan
 from ultralytics.data.build import InfiniteDataLoader
+from ultralytics.data.dataset import YOLODataset
 from ultralytics.engine import trainer as training_loop
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn import tasks
@@ -31,6 +32,7 @@ from ultralytics.nn.modules.head import Detect, v10Detect
 from ultralytics.nn.tasks import DetectionModel, guess_model_task, load_checkpoint
 from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK, LOGGER, RANK, ROOT, TQDM, YAML, colorstr
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
+from ultralytics.utils.nms import non_max_suppression
 from ultralytics.utils.patches import override_configs
 from ultralytics.utils.plotting import colors
 from ultralytics.utils.tal import dist2bbox, make_anchors
@@ -41,7 +43,8 @@ from yolo_kd.errors import MisuseError, YoloKDError, did_you_mean
 
 __all__ = [
     "DEFAULT_CFG", "DEFAULT_CFG_DICT", "LOGGER", "RANK", "TQDM", "YAML", "YOLO", "DetectionTrainer", "InfiniteDataLoader",
-    "colorstr", "data_scan", "override_configs", "picture_files", "strip_optimizer", "training_loop", "unwrap_model",
+    "YOLODataset", "colorstr", "data_scan", "non_max_suppression", "override_configs", "picture_files", "strip_optimizer",
+    "training_loop", "unwrap_model",
 ]  # fmt: skip
 
 TESTED = "8.4.190"

@@ -7,20 +7,24 @@ what it will see.
 from __future__ import annotations
 
 import hashlib
+import io
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from yolo_kd.errors import MisuseError
+from yolo_kd.pictures.headers import BMP, JPEG, PNG, TIFF, frame_at, is_webp, size_in_header
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"})
 LARGEST = 100_000_000  # pixels; 300 MB once decoded, more than any sensor of a drone or car gives in one frame
+LONGEST = 1 << 14  # pixels a side; the letterbox takes no more
 
 
 class PictureError(MisuseError):
@@ -75,13 +79,15 @@ def read_picture(path: Path) -> Picture:
     Raises:
         PictureError: It is missing, empty, cut off, too large or no picture; the message is one line and names the file.
     """
-    data = _part_of(path)
-    size = _checked_size(path, data)
+    with _opened(path) as file:
+        data = file.read()
+    size = _checked_size(path, io.BytesIO(data))
     pixels = None if _is_cut_off(data) else _decode(data)
     if pixels is None:
         raise _damaged(path, size)
+    _refuse_giant(path, (pixels.shape[0], pixels.shape[1]))  # of a format whose header is not read
     remark = ""
-    if (data[:8] == _PNG and data[24] == 16) or (path.suffix.lower() in {".tif", ".tiff"} and _is_16_bit(data)):
+    if (data[:8] == PNG and data[24] == 16) or (path.suffix.lower() in {".tif", ".tiff"} and _is_16_bit(data)):
         remark = "has 16 bits a channel, read as its upper 8 as training does"
         if not pixels.any():
             raise PictureError(
@@ -96,20 +102,18 @@ def glance(path: Path) -> tuple[int, int] | None:
     Raises:
         PictureError: It is missing, empty, too large or no picture, or it is a JPEG or PNG without its end.
     """
-    head = _part_of(path, _GLANCE)
-    if len(head) == _GLANCE and head[:3] == _JPEG and _size_from_header(head) is None:
-        head = _part_of(path)  # thumbnails and colour tables may come first
-    tail = head if len(head) < _GLANCE else _part_of(path, -_GLANCE)
-    size = _checked_size(path, head)
-    if head[:8] == _PNG:
-        whole = b"IEND" in tail[-64:]
-    elif head[:3] == _JPEG:
-        # thumbnails lie in the first bytes, which hold the frame as well: an end mark far behind them is the picture's own
-        apart = len(head) == _GLANCE and path.stat().st_size >= 2 * _GLANCE
-        whole = (apart and _END in tail) or not _is_cut_off(head if len(head) != _GLANCE else _part_of(path))
-    else:
-        whole = True
-    if not whole or not (size or head[8:12] == b"WEBP" or head.startswith(_OTHERS)):
+    with _opened(path) as file:
+        head = file.read(_GLANCE)
+        behind = file.seek(max(file.seek(0, io.SEEK_END) - _GLANCE, 0))
+        tail = file.read()
+        size = _checked_size(path, file)
+        if head[:3] == JPEG:
+            frame = frame_at(file)  # a thumbnail before it has an end mark of its own
+            file.seek(frame)
+            whole = (behind >= frame and _END in tail) or _END in file.read()
+        else:
+            whole = head[:8] != PNG or b"IEND" in tail[-64:]
+    if not whole or not (size or is_webp(head) or head.startswith((BMP, *TIFF))):
         raise _damaged(path, size)
     return size
 
@@ -140,9 +144,7 @@ def sample_frames(video: Path, count: int) -> Iterator[tuple[int, np.ndarray]]:
 
 
 _GLANCE = 1 << 16  # bytes that are read at either end
-_OTHERS = (b"BM", b"II*\0", b"MM\0*")  # BMP and TIFF
-_PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG, _END = b"\xff\xd8\xff", b"\xff\xd9"
+_END = b"\xff\xd9"  # of a JPEG
 
 
 def _frames_of(video: Path) -> int:
@@ -159,32 +161,41 @@ def _frames_of(video: Path) -> int:
     return total
 
 
-def _part_of(path: Path, count: int = -1) -> bytes:
-    """The first `count` bytes of a file, the last ones if it is below -1, or all.
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A file to read, at its begin.
 
     Raises:
-        PictureError: It cannot be read, or has none.
+        PictureError: It cannot be read, or is empty.
     """
     try:
         with path.open("rb") as file:
-            if count < -1:
-                file.seek(count, 2)
-            data = file.read(count if count > 0 else -1)
+            if not file.read(1):
+                raise PictureError("empty", f"{path}: is empty (0 bytes); copy it again")
+            file.seek(0)
+            yield file
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have, with a zero byte in it
         kind = "missing" if isinstance(error, FileNotFoundError) else "unreadable"
         what = error.strerror if isinstance(error, OSError) else str(error)
         raise PictureError(kind, f"{path}: cannot be read ({what or type(error).__name__})") from None
-    if not data:
-        raise PictureError("empty", f"{path}: is empty (0 bytes); copy it again")
-    return data
 
 
-def _checked_size(path: Path, data: bytes) -> tuple[int, int] | None:
-    size = _size_from_header(data)
-    if size and size[0] * size[1] > LARGEST:
-        limit = f"more than {LARGEST // 10**6} million; cut it up"
-        raise PictureError("giant", f"{path}: has {size[1]}x{size[0]} pixels, {limit}")
+def _checked_size(path: Path, file: BinaryIO) -> tuple[int, int] | None:
+    """Height and width as the header has them, None where it does not say."""
+    size = size_in_header(file)
+    if size:
+        _refuse_giant(path, size)
     return size
+
+
+def _refuse_giant(path: Path, size_hw: tuple[int, int]) -> None:
+    limit = ""
+    if size_hw[0] * size_hw[1] > LARGEST:
+        limit = f"more than {LARGEST // 10**6} million"
+    elif max(size_hw) > LONGEST:
+        limit = f"more than {LONGEST} on a side"
+    if limit:
+        raise PictureError("giant", f"{path}: has {size_hw[1]}x{size_hw[0]} pixels, {limit}; cut it up")
 
 
 def _damaged(path: Path, size: tuple[int, int] | None) -> PictureError:
@@ -234,30 +245,9 @@ def _is_cut_off(data: bytes) -> bool:
 
     A thumbnail has one as well, but lies before the frame; and a camera may leave anything behind the picture's own.
     """
-    return data[:3] == _JPEG and _END not in data[_frame_at(data) :]
+    return data[:3] == JPEG and _END not in data[frame_at(io.BytesIO(data)) :]
 
 
 def _is_16_bit(data: bytes) -> bool:
     raw = _decode(data, unchanged=True)
     return raw is not None and raw.dtype == np.uint16
-
-
-def _size_from_header(data: bytes) -> tuple[int, int] | None:
-    """Height and width of a PNG or JPEG without decoding it; None where the header does not say."""
-    if data[:8] == _PNG and len(data) > 24:
-        return int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
-    at = _frame_at(data) if data[:3] == _JPEG else 0
-    if not at:
-        return None
-    return int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
-
-
-def _frame_at(data: bytes) -> int:
-    """Where the frame of a JPEG begins, behind its thumbnails and colour tables; 0 if that is not there."""
-    at = 2
-    while at + 9 < len(data) and data[at] == 0xFF:
-        mark = data[at + 1]
-        if mark in range(0xC0, 0xD0) and mark not in (0xC4, 0xC8, 0xCC):  # start of frame, of any coding
-            return at
-        at += 2 if mark == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return 0

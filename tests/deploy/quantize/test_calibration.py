@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from yolo_kd.deploy.artifact import sha256
 from yolo_kd.deploy.letterbox import Letterbox
 from yolo_kd.deploy.quantize.calibration import (
     CalibrationSet,
@@ -166,3 +167,13 @@ def test_a_picture_that_changed_is_noticed(folder: Path) -> None:
     shutil.copy(found.images[0], found.images[1])
     with pytest.raises(MisuseError, match="has changed since it was chosen"):
         list(images(found, (64, 64)))
+
+
+def test_a_picture_that_no_letterbox_takes_is_named(folder: Path) -> None:
+    import cv2
+
+    path = folder / "long.png"
+    cv2.imwrite(str(path), np.zeros((3, 20_000, 3), np.uint8))
+    with pytest.raises(MisuseError, match=r"long\.png: has 20000x3 pixels, more than 16384 on a side"):
+        list(images(CalibrationSet((path,), (sha256(path),)), (64, 64)))
+    assert any("long.png" in line for line in choose(candidates(folder), 10).report["unreadable"])

@@ -148,7 +148,8 @@ def choose(
     looked_at = _sample(candidates, CANDIDATES * count, seed)
     unreadable: list[str] = []
     remarks: list[str] = []
-    files, pixels = _known(evaluation, unreadable, progress)
+    held_out = list(evaluation)
+    files, pixels = _known(held_out, unreadable, progress)
     looks: list[Look] = []
     paths: list[Path] = []
     overlap = 0
@@ -184,6 +185,7 @@ def choose(
         "asked": count,
         "candidates": len(candidates),
         "looked_at": len(looked_at),
+        "held_out": len(held_out),
         "overlap_removed": overlap,
         "near_duplicates_dropped": len(twins),
         "unreadable": unreadable,
@@ -243,10 +245,9 @@ def _sample(candidates: Sequence[Candidate], limit: int, seed: int) -> list[Cand
     return [candidates[i] for i in sorted(drawn.tolist())]
 
 
-def _known(evaluation: Iterable[Path], unreadable: list[str], progress: Progress | None) -> tuple[set[str], set[str]]:
+def _known(paths: Sequence[Path], unreadable: list[str], progress: Progress | None) -> tuple[set[str], set[str]]:
     """Hashes of the evaluation pictures: of their files, and of their pixels."""
     files, pixels = set(), set()
-    paths = list(evaluation)
     for i, path in enumerate(paths):
         try:
             picture = read_picture(path)
@@ -279,6 +280,11 @@ def _describe(looks: Sequence[Look]) -> dict[str, Any]:
 
 def _warnings(report: Mapping[str, Any], taken: int) -> list[str]:
     lines = []
+    if not report["held_out"]:
+        lines.append(
+            "no evaluation picture was held out: a precision measured on any of these flatters; name those that you judge on "
+            "with evaluation=<folder or data.yaml>"
+        )
     if report["overlap_removed"]:
         lines.append(
             f"{report['overlap_removed']} pictures are in the evaluation set too (same bytes or same pixels) and were taken "

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from yolo_kd.data.description import read_description
 from yolo_kd.data.split import read_split
 from yolo_kd.deploy.quantize.calibration import (
     CalibrationSet,
@@ -36,6 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "debug": False,
 }
 FRAMES_PER_PICK = 2  # frames taken out of videos for each picture wanted; neighbours look the same
+EVALUATION_PARTS = ("val", "test")
 MARK = "frames.txt"  # in a folder of frames that we made
 SHOWN = 20  # lines of one kind
 
@@ -71,14 +73,15 @@ def gather(
     Args:
         source: Folder of pictures and videos, a video, or a data.yaml.
         count: How many pictures are wanted.
-        evaluation: Folder or data.yaml whose pictures are not taken; the val and test parts of the source if None.
+        evaluation: Folder or data.yaml (its val and test parts) whose pictures are not taken; if None, the val and test
+            parts of a source that is a data.yaml, and nothing of any other.
         out: The list to write; frames of videos go to `<out>_frames` beside it.
         seed: Decides which candidates are looked at where there are far more than needed.
         near: Of 64 bits, the distance up to which two pictures count as one.
         overwrite: Replace a folder of frames that we did not write.
 
     Raises:
-        MisuseError: Nothing to choose from.
+        MisuseError: Nothing to choose from, or evaluation pictures that are named and cannot be found.
     """
     held_out = _held_out(source, evaluation)
     images, videos = _media(source)
@@ -111,7 +114,8 @@ def tell(found: CalibrationSet, out: Path) -> None:
         print(f"  {len(report['classes'])} classes; objects: {sizes} (longest side scaled to 640)")
     print(
         f"  from {report['candidates']} candidates of {report['scenes']} scenes, {report['looked_at']} looked at: {report['near_duplicates_dropped']} "
-        f"near-duplicates dropped, {report['overlap_removed']} evaluation pictures taken out\n  hash {found.hash}"
+        f"near-duplicates dropped, {report['overlap_removed']} taken out that are among the {report['held_out']} evaluation "
+        f"pictures\n  hash {found.hash}"
     )
 
 
@@ -122,8 +126,9 @@ def help_text() -> str:
   source=           pictures to choose from: a folder (with subfolders), a video, or the train part of a data set, whose
                     labels then count as well
   count=300         pictures wanted
-  evaluation=       folder or data.yaml whose pictures are never taken, by bytes and by pixels; the val and test parts of
-                    the source if left out
+  evaluation=       pictures that are never taken, by bytes and by pixels: a folder, or the val and test parts of a data.yaml.
+                    Left out, it is the source if that is a data.yaml; of a folder or video nothing is held out, and the
+                    report warns of it
   out=calibration.json  the list; frames of videos go to <name>_frames beside it
   seed=0            decides which candidates are looked at where there are far more than needed
   near={NEAR}            of 64 bits: pictures that differ in no more count as one; -1 keeps all
@@ -141,19 +146,29 @@ def _check_out(out: Path, overwrite: bool) -> None:
 
 
 def _held_out(source: str, evaluation: str | None) -> list[Path]:
-    """Pictures that must not be taken."""
-    given = evaluation if evaluation is not None else source
-    if Path(given).suffix in {".yaml", ".yml"}:
-        parts = ("val", "test") if evaluation is None else ("val",)
-        found: list[Path] = []
-        for part in parts:
-            try:
-                found += read_split(given, part).images
-            except MisuseError:
-                if part == "val" and evaluation is not None:
-                    raise
-        return found
-    return [] if evaluation is None else find_media(Path(evaluation))[0]
+    """Pictures that must not be taken: of all evaluation parts that a data.yaml names, or of a folder."""
+    given = Path(source if evaluation is None else evaluation)
+    if given.suffix in {".yaml", ".yml"}:
+        declared = [part for part in EVALUATION_PARTS if part in read_description(given).parts]
+        if not declared and evaluation is not None:
+            raise MisuseError(f"evaluation={evaluation}: names neither val nor test, so there is nothing to hold out")
+        return [image for part in declared for image in _evaluation_part(given, part)]
+    if evaluation is None:
+        return []
+    images, videos = find_media(given)
+    if not images:
+        raise MisuseError(f"evaluation={evaluation}: holds {len(videos)} videos and no picture; name the pictures")
+    return images
+
+
+def _evaluation_part(source: Path, part: str) -> tuple[Path, ...]:
+    try:
+        return read_split(source, part).images
+    except MisuseError as error:
+        raise MisuseError(
+            f"{error}; its pictures must not be calibrated on: mend it, take '{part}:' out of the YAML, or name the pictures "
+            "to hold out with yolo-kd calibrate evaluation="
+        ) from error
 
 
 def _media(source: str) -> tuple[list[Candidate], list[Path]]:

@@ -108,11 +108,19 @@ def test_too_few_and_one_scene_are_said(tmp_path: Path) -> None:
     assert "instead of 50" in said and "too few" in said and "one scene" in said and "about as bright" in said
 
 
-def test_a_varied_set_has_no_warning(folder: Path) -> None:
+def test_a_varied_set_has_no_warning(folder: Path, tmp_path_factory) -> None:
     import cv2
 
+    other = tmp_path_factory.mktemp("val") / "val.png"
+    cv2.imwrite(str(other), texture(99))
     cv2.imwrite(str(folder / "dark.png"), texture(77, light=0.1))
-    assert choose(candidates(folder), 41).report["warnings"] == []
+    found = choose(candidates(folder), 41, evaluation=[other])
+    assert found.report["warnings"] == [] and found.report["held_out"] == 1
+
+
+def test_that_nothing_was_held_out_is_said(folder: Path) -> None:
+    report = choose(candidates(folder), 41).report
+    assert report["held_out"] == 0 and "no evaluation picture was held out" in report["warnings"][0]
 
 
 def test_the_list_comes_back_and_may_move_with_its_pictures(folder: Path, tmp_path: Path) -> None:

@@ -245,6 +245,7 @@ assert torch.equal(loaded(picture)[0], stock(picture)[0])
         with Path(trainer.csv).open() as file:
             rows = list(csv.DictReader(file))
         assert [row["qat"] for row in rows] == ["1", "1"]
+        assert f"qat: {LAYERS} of 63 convolutions on 8 bits" in seen["lines"]
         assert any("in float" in line and "on 8 bits" in line for line in seen["lines"])
 
     def test_hooks_end_with_the_epoch_also_without_validation(self, train, learnt):

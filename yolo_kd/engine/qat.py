@@ -134,7 +134,7 @@ class FakeQuantization:
     def start(self, trainer: Any) -> None:
         """First ranges, unless they were restored, and what rounding costs the student as it is; random states stay."""
         student = trainer.ema.ema
-        trainer.log(f"qat: {len(self.layers)} convolutions on 8 bits, the first {RECIPE.stem} in float")
+        trainer.log(f"qat: {len(self.layers)} of {len(ultra.convolutions(student))} convolutions on 8 bits")
         if any(self.seen):
             return
         with preserved_rng(trainer.args.seed):

@@ -33,6 +33,23 @@ def quantizer(path: Path, calibration: CalibrationSet) -> OpenVINOQuantizer:
     return OpenVINOQuantizer(path, images(calibration, (64, 64)))
 
 
+@pytest.fixture(scope="module")
+def ruined(path: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A net, and its layer with a weight in each output channel so large that the others are rounded to nothing."""
+    import openvino as ov
+    from openvino import opset13 as opset
+
+    folder = tmp_path_factory.mktemp("ruined")
+    model = read_openvino(path)
+    victim = [op for op in model.get_ordered_ops() if op.get_type_name() == "Convolution"][20]
+    weights = victim.input_value(1).get_node().get_data().astype(np.float32)
+    weights[:, 0, 0, 0] = 500 * np.abs(weights).max()
+    victim.input(1).replace_source_output(opset.constant(weights).output(0))
+    ov.save_model(model, folder / "ruined.xml", compress_to_fp16=False)
+    shutil.copy(path.with_name("metadata.yaml"), folder)
+    return folder / "ruined.xml", victim.get_friendly_name()
+
+
 def outputs(model: Any, calibration: CalibrationSet) -> list[np.ndarray]:
     name = model.output(0).get_node().input_value(0).get_node().get_friendly_name()
     return [found[name] for found in outputs_at(model, [name], images(calibration, (64, 64)))]
@@ -55,17 +72,44 @@ def test_every_family_is_quantized_but_for_its_tail(
     assert len(rounded) > 20 and not rounded & quantizer.tail.ops, "something in the tail is rounded"
 
 
+@pytest.fixture(scope="module")
+def plain(quantizer: OpenVINOQuantizer) -> Any:
+    """The net that every change is compared with."""
+    return quantizer.build(OpenVINOSettings(**PLAIN))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [{"preset": "performance"}, {"bias": "fast"}, {"bias": "full"}, {"ranges": "quantile"}, {"ranges": "minmax"}],
 )
-def test_every_setting_gives_a_net_that_sees(
-    quantizer: OpenVINOQuantizer, calibration: CalibrationSet, change: dict[str, Any]
+def test_every_setting_changes_the_net_and_leaves_one_that_sees(
+    quantizer: OpenVINOQuantizer, plain: Any, calibration: CalibrationSet, change: dict[str, Any]
 ) -> None:
-    wanted = outputs(quantizer.model, calibration)
-    found = outputs(quantizer.build(OpenVINOSettings(**{**PLAIN, **change})), calibration)
+    made = quantizer.build(OpenVINOSettings(**{**PLAIN, **change}))
+    wanted, before, found = (outputs(model, calibration) for model in (quantizer.model, plain, made))
     assert 0 < np.mean([np.abs(a - b)[:, 4:].mean() for a, b in zip(wanted, found)]) < 0.05
+    assert any((a != b).any() for a, b in zip(before, found)), f"{change} changes nothing"
+
+
+@pytest.mark.slow
+def test_bias_correction_puts_the_mean_back(ruined: tuple[Path, str], calibration: CalibrationSet) -> None:
+    """A layer whose small weights are all rounded to nothing gives another mean, which either correction restores."""
+    path, victim = ruined
+    quantizer = OpenVINOQuantizer(path, images(calibration, (64, 64)))
+    layer = next(op for op in quantizer.model.get_ordered_ops() if op.get_friendly_name() == victim)
+    biased = next(iter(layer.output(0).get_target_inputs())).get_node().get_friendly_name()
+
+    def means(model: Any) -> np.ndarray:
+        found = outputs_at(model, [biased], images(calibration, (64, 64)))
+        return np.mean([image[biased].mean((0, 2, 3)) for image in found], 0)
+
+    exact = means(quantizer.model)
+    shift = {
+        bias: np.abs(means(quantizer.build(OpenVINOSettings(**{**PLAIN, "bias": bias}))) - exact).mean()
+        for bias in ("none", "fast", "full")
+    }
+    assert max(shift["fast"], shift["full"]) < 0.5 * shift["none"], shift
 
 
 def test_what_stays_in_float(quantizer: OpenVINOQuantizer) -> None:
@@ -147,23 +191,8 @@ def test_one_layer_alone(quantizer: OpenVINOQuantizer, calibration: CalibrationS
 
 @pytest.mark.slow
 def test_a_layer_with_ruinous_weights_is_the_most_sensitive(
-    exported: Callable[..., Path], calibration: CalibrationSet, tmp_path: Path
+    ruined: tuple[Path, str], calibration: CalibrationSet
 ) -> None:
-    """One weight of each output channel so large that the others are rounded to nothing; it meets an input of zeros."""
-    import openvino as ov
-    from openvino import opset13 as opset
-
-    folder = shutil.copytree(exported("yolov8n.yaml", "openvino", 64), tmp_path / "net")
-    xml = next(folder.glob("*.xml"))
-    model = read_openvino(xml)
-    victim = [op for op in model.get_ordered_ops() if op.get_type_name() == "Convolution"][20]
-    weights = victim.input_value(1).get_node().get_data().astype(np.float32)
-    weights[:, 0, 0, 0] = 500 * np.abs(weights).max()
-    victim.input(1).replace_source_output(opset.constant(weights).output(0))
-    name = victim.get_friendly_name()
-    ov.save_model(model, tmp_path / "ruined.xml", compress_to_fp16=False)
-    (tmp_path / "metadata.yaml").write_text((folder / "metadata.yaml").read_text())
-    rows = OpenVINOQuantizer(tmp_path / "ruined.xml", images(calibration, (64, 64))).sensitivity(
-        OpenVINOSettings(**PLAIN)
-    )
-    assert len(rows) == 63 and name in [row.layer for row in rows[:3]]
+    path, victim = ruined
+    rows = OpenVINOQuantizer(path, images(calibration, (64, 64))).sensitivity(OpenVINOSettings(**PLAIN))
+    assert len(rows) == 63 and victim in [row.layer for row in rows[:3]]

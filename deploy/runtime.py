@@ -126,8 +126,8 @@ class Detector:
         decode(raw[:1], len(self.artifact.names), self.confidence, self.artifact.end2end)
         if len(raw) != batch or not np.allclose(raw, raw[:1], rtol=0.05, atol=0.01):
             raise YoloKDError(
-                f"batch={batch}: the same picture gives another result in each place of the batch; use batch=1, or export "
-                f"the net with batch={batch}"
+                f"batch={batch}: the same picture gives another result in each place of the batch; use batch=1, with "
+                "mode=throughput where several frames are to be under way"
             )
 
     def _acquire(self) -> None:

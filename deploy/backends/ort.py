@@ -200,6 +200,11 @@ def _ports(
         found = f"{len(inputs)} inputs and {len(outputs)} outputs"
         raise MisuseError(f"{model}: expected a detector with one input and one output, found {found}")
     found, kind = inputs[0].shape, FLOATS.get(inputs[0].type)
+    if len(found) == 4 and isinstance(found[0], int) and found[0] != shape[0]:
+        raise MisuseError(
+            f"{model}: takes a batch of {found[0]}, not {shape[0]}; open it with batch={found[0]}, and with "
+            "mode=throughput where several frames are to be under way"
+        )
     fits = len(found) == 4 and all(isinstance(n, str | None) or n == s for n, s in zip(found, shape))
     if kind is None or not fits:
         raise MisuseError(

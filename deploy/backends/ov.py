@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from yolo_kd.deploy.artifact import Artifact
 from yolo_kd.deploy.backends import Backend, Settings, input_shape, one_line
-from yolo_kd.deploy.backends.compile_cache import compile_cache
+from yolo_kd.deploy.backends.compile_cache import compile_cache, driver_versions
 
 from yolo_kd.errors import MisuseError, YoloKDError
 
@@ -47,7 +47,9 @@ class OpenVINOBackend(Backend):
         self._timeout_ms = max(1, round(settings.timeout_s * 1000))
         height, width = artifact.input_hw
         model = _with_preprocessing(_read(core, artifact, input_shape(artifact, settings)))
-        cache = compile_cache(artifact, settings.cache) if settings.cache else contextlib.nullcontext()
+        cache: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+        if settings.cache:
+            cache = compile_cache(artifact, settings.cache, driver_versions(core, device))
         self._compiled = _compile(core, model, device, _properties(settings, device), cache)
         self.output_shape: tuple[int, ...] | None = tuple(self._compiled.output(0).shape)
         self.device = ",".join(self._compiled.get_property("EXECUTION_DEVICES")).strip("()")
@@ -160,12 +162,15 @@ def _read(core: ov.Core, artifact: Artifact, shape: tuple[int, int, int, int]) -
         raise MisuseError(f"{path}: takes {found}, but its metadata says {list(shape)}; export it again")
     if artifact.end2end and found[0].is_static and found[0].get_length() != shape[0]:
         # its selection has the batch written into it: reshaped, later pictures of a batch come out empty
-        raise MisuseError(f"{path}: selects its boxes for batch={found[0]}, not {shape[0]}; export it with that batch")
+        raise MisuseError(
+            f"{path}: selects its boxes for a batch of {found[0]}, not {shape[0]}; open it with batch={found[0]}, and with "
+            "mode=throughput where several frames are to be under way"
+        )
     try:
         model.reshape(list(shape))
     except RuntimeError as error:
         raise MisuseError(
-            f"{path}: cannot take {list(shape)} ({one_line(error, 120)}); export it with that shape"
+            f"{path}: cannot take {list(shape)} ({one_line(error, 120)}); open it with the batch it was exported with"
         ) from None
     return model
 

@@ -58,6 +58,32 @@ def test_the_same_net_with_other_weights_has_its_own(tmp_path: Path) -> None:
     assert np.allclose(other * 2, one) and len(list(cache.iterdir())) == 2
 
 
+def test_another_driver_has_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for an NPU: a CPU that names a driver. What one driver compiled is never handed to another."""
+    import openvino as ov
+
+    artifact, cache, version = openvino_net(tmp_path / "net"), tmp_path / "cache", ["1.13"]
+    get_property = ov.Core.get_property
+    told = {"NPU_DRIVER_VERSION": lambda: version[0], "NPU_COMPILER_VERSION": lambda: 458757}
+
+    def with_driver(core: ov.Core, device: str, name: str) -> object:
+        if name in told:
+            return told[name]()
+        found = get_property(core, device, name)
+        return {**found, **dict.fromkeys(told, "RO")} if name == "SUPPORTED_PROPERTIES" else found
+
+    plain = run(artifact, cache)
+    monkeypatch.setattr(ov.Core, "get_property", with_driver)
+    kept: dict[str, list[Path]] = {}
+    for version[0] in ("1.13", "1.14", "1.13"):
+        before = set(cache.rglob("*.blob"))
+        assert np.array_equal(run(artifact, cache), plain)
+        fresh = sorted(set(cache.rglob("*.blob")) - before)
+        assert bool(fresh) == (version[0] not in kept), "an old driver's net was taken, or one that fits was not"
+        kept.setdefault(version[0], fresh)
+    assert len(list(cache.iterdir())) == 3 and len({path.parent for paths in kept.values() for path in paths}) == 2
+
+
 def test_a_place_that_cannot_be_written_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     artifact = openvino_net(tmp_path / "net")
     (tmp_path / "file").write_text("in the way")

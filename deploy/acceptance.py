@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 from yolo_kd.deploy import bundle, machine
 from yolo_kd.deploy.artifact import Artifact
+from yolo_kd.deploy.backends import Settings
 from yolo_kd.deploy.detections import Detections
 from yolo_kd.deploy.quantize.agreement import Agreement, agree
 from yolo_kd.deploy.runtime import open_detector
 
-from yolo_kd.errors import MisuseError
+from yolo_kd.errors import GateError, MisuseError, YoloKDError
 
 WARM_UP = 10  # runs before the first one counts
 WINDOW_S = 60.0  # the first minute of load is compared with the last; of a shorter load the two halves
@@ -79,45 +80,82 @@ def accept(
 ) -> dict[str, Any]:
     """The report of a bundle on this device: verdict, reasons, parity, load, machine.
 
+    There is one whatever the bundle holds. Of one that is refused before it runs, or does not run, parity and load are None.
+
     Raises:
-        GateError: The bundle is not what was judged: tampered, truncated, unsigned.
-        MisuseError: A device or package that is not there, or a bundle without reference pictures.
+        MisuseError: No such file or key, or a value that cannot be.
+        YoloKDError: There is no room to unpack it.
     """
+    if not minutes > 0:
+        raise MisuseError(f"minutes={minutes:g}: expected a load of more than 0 minutes")
+    Settings(device=device, threads=threads)  # refuses what no device takes
+    report: dict[str, Any] = {
+        "bundle": path.name,
+        "passed": False,
+        "reasons": [],
+        "remarks": [],
+        "verdict": None,
+        "hashes": False,
+        "signed": False,
+        "parity": None,
+        "load": None,
+        "start_seconds": None,
+        "limits": asdict(limits),
+        "device": _device(device),
+    }
     with tempfile.TemporaryDirectory(prefix="yolo-kd-accept-") as temporary:
         folder = Path(temporary) / "bundle"
-        artifact = bundle.unpack(path, folder, require_signature)
-        references = bundle.read_references(folder, artifact.names)
-        if not references:
-            raise MisuseError(f"{path}: holds no reference pictures; bundle the artifact with some")
-        pictures = [picture for picture, _ in references]
-        begun = time.monotonic()
+        try:
+            artifact = bundle.unpack(path, folder, require_signature)
+            report |= {"hashes": True, "signed": require_signature is not None, "remarks": _remarks(artifact, minutes)}
+            if artifact.verdict is not None:
+                report["verdict"] = asdict(artifact.verdict)
+                if not artifact.verdict.passed:
+                    raise GateError(f"the gate rejected the artifact: {'; '.join(artifact.verdict.reasons)}")
+            references = bundle.read_references(folder, artifact.names)
+            if not references:
+                raise GateError(
+                    "holds no reference pictures, so nothing can be compared; bundle the artifact with some"
+                )
+            report |= _tried(artifact, references, minutes, device, threads, limits)
+        except GateError as error:
+            report["reasons"] = [str(error).removeprefix(f"{path.name}: ")]
+    report["passed"] = not report["reasons"]
+    return report
+
+
+def _tried(
+    artifact: Artifact,
+    references: Sequence[tuple[np.ndarray, Detections]],
+    minutes: float,
+    device: str,
+    threads: int | None,
+    limits: Limits,
+) -> dict[str, Any]:
+    """The part of the report that is measured: on the reference pictures, then under load."""
+    pictures, found = [picture for picture, _ in references], {}
+    begun = time.monotonic()
+    try:
         with open_detector(artifact, device=device, threads=threads, cache=False) as detector:
-            started_s = time.monotonic() - begun
+            found["start_seconds"] = time.monotonic() - begun
+            found["device"] = _device(detector.backend.device, detector.backend.precision)
             same = agree([wanted for _, wanted in references], [detector(p) for p in pictures])
+            found["parity"] = {**asdict(same), "f1": same.f1, "pictures": len(pictures)}
             load = put_under_load(detector, pictures, 60 * minutes)
-            ran, where = detector.backend.precision, detector.backend.device
-    reasons = decide(same, load, limits)
-    return {
-        "bundle": path.name,
-        "passed": not reasons,
-        "reasons": reasons,
-        "remarks": _remarks(artifact, minutes),
-        "verdict": None if artifact.verdict is None else asdict(artifact.verdict),
-        "signed": require_signature is not None,
-        "parity": {**asdict(same), "f1": same.f1, "pictures": len(pictures)},
-        "load": {**asdict(load), "minutes": minutes},
-        "start_seconds": started_s,
-        "limits": asdict(limits),
-        "device": {"name": where, "runs in": ran, "cpu": machine.model_name(), "isa": machine.describe()},
-    }
+            found["load"] = {**asdict(load), "minutes": minutes}
+    except YoloKDError as error:  # whether it runs here is what acceptance is there to find out
+        return {**found, "reasons": [f"does not run on this device: {error}"]}
+    return {**found, "reasons": decide(same, load, limits)}
+
+
+def _device(name: str, precision: str | None = None) -> dict[str, Any]:
+    return {"name": name, "runs in": precision, "cpu": machine.model_name(), "isa": machine.describe()}
 
 
 def _remarks(artifact: Artifact, minutes: float) -> list[str]:
     remarks = []
     if artifact.verdict is None:
         remarks.append("the artifact was never judged by yolo-kd gate")
-    elif not artifact.verdict.passed:
-        remarks.append(f"the gate rejected the artifact: {'; '.join(artifact.verdict.reasons)}")
     if 60 * minutes < HEAT_S:
         remarks.append(f"{minutes:g} min of load say little about heat; minutes={HEAT_S / 60:g} or more do")
     return remarks
@@ -140,8 +178,6 @@ def put_under_load(
         resident: Resident memory of this process in MB.
     """
     resident = resident or resident_mb
-    if not seconds > 0:
-        raise MisuseError(f"minutes={seconds / 60:g}: expected a load of more than 0 minutes")
     for index in range(WARM_UP):
         detect(frames[index % len(frames)])
     # Taken beforehand and touched, so that the record itself does not look like a leak.

@@ -7,19 +7,20 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from yolo_kd.data.split import read_split
-from yolo_kd.deploy import bundle, open_detector
-from yolo_kd.deploy.acceptance import Limits, Load, decide, put_under_load
-from yolo_kd.deploy.artifact import Verdict, read_artifact, write_manifest
+from yolo_kd.deploy import acceptance, archive, bundle, open_detector
+from yolo_kd.deploy.acceptance import Limits, Load, accept, decide, put_under_load
+from yolo_kd.deploy.artifact import Verdict, read_artifact, sha256, write_manifest
 from yolo_kd.deploy.quantize.agreement import Agreement
 
 from yolo_kd.cli import main
-from yolo_kd.errors import MisuseError
+from yolo_kd.errors import YoloKDError
 from yolo_kd.evidence.evaluation import read_frame
 
 SAME = Agreement(parent=40, candidate=41, matched=40, iou=0.97, score_error=0.01)
@@ -66,8 +67,6 @@ def test_load_compares_the_end_with_the_start():
     assert load.start_ms == pytest.approx((10, 10, 10), abs=0.02)
     assert load.end_ms == pytest.approx((20, 20, 20), abs=0.04)
     assert 19_900 < load.frames < 20_100 and load.growth_mb == pytest.approx(load.frames / 100)
-    with pytest.raises(MisuseError, match="more than 0 minutes"):
-        put_under_load(detect, [np.zeros(1)], 0.0)  # type: ignore[arg-type]
 
 
 def test_the_record_of_a_long_load_is_no_leak():
@@ -123,6 +122,83 @@ def test_another_net_in_the_bundle_is_rejected(student, pictures, tmp_path, caps
     assert "REJECTED" in (printed := capsys.readouterr().out) and "boxes disagree with the float parent" in printed
 
 
+def spoilt(student: Path, folder: Path, fault: str) -> Path:
+    """A bundle with one fault."""
+    path = folder / "spoilt.zip"
+    if fault == "cut":
+        path.write_bytes(student.read_bytes()[:-100])
+        return path
+    if fault in ("changed", "extra"):
+        with zipfile.ZipFile(student) as old, zipfile.ZipFile(path, "w") as new:
+            for name in old.namelist():
+                new.writestr(name, b"<net" if fault == "changed" and name.endswith(".xml") else old.read(name))
+            if fault == "extra":
+                new.writestr("evil.txt", b"x")
+        return path
+    unpacked = folder / "unpacked"
+    artifact = bundle.unpack(student, unpacked)
+    references = bundle.read_references(unpacked, artifact.names)
+    if fault == "rejected":
+        write_manifest(replace(artifact, verdict=Verdict(False, ("AP drops by 0.3", "slower than float"))))
+    elif fault == "no net":
+        artifact.model_path.write_text("<net></net>")
+        write_manifest(artifact)
+    elif fault == "no artifact":
+        plain = json.loads((artifact.folder / "artifact.json").read_text())
+        (artifact.folder / "artifact.json").write_text(json.dumps({**plain, "version": 7}))
+    if fault == "no artifact":
+        plain = json.loads((unpacked / "bundle.json").read_text())
+        plain["files"]["artifact/artifact.json"] = sha256(artifact.folder / "artifact.json")
+        (unpacked / "bundle.json").write_text(json.dumps(plain))
+        archive.pack(unpacked, path)
+    else:
+        references = [] if fault == "no references" else references
+        bundle.create(artifact.folder, references, "# Card\n", path, allow_rejected=True)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("fault", "keys", "said", "hashes"),
+    [
+        ("cut", (), "no readable zip", False),
+        ("changed", (), "artifact/best.xml has sha256 .* it was changed", False),
+        ("extra", (), "evil.txt is not listed in bundle.json", False),
+        ("no artifact", (), "version 7, expected 1", False),
+        ("rejected", (), "the gate rejected the artifact: AP drops by 0.3; slower than float", True),
+        ("no references", (), "holds no reference pictures", True),
+        ("no net", (), "does not run on this device: .*best.xml", True),
+        (None, ("require_signature=key.pem",), "is not signed, and require_signature=key.pem was given", False),
+        (None, ("device=NPU",), "does not run on this device: device=NPU", True),
+    ],
+)
+def test_whatever_is_refused_has_one_verdict_and_one_json(
+    student, tmp_path, monkeypatch, capsys, fault, keys, said, hashes
+):
+    monkeypatch.chdir(tmp_path)
+    path = student if fault is None else spoilt(student, tmp_path, fault)
+    (tmp_path / "key.pem").write_text("")
+    assert main(["accept", str(path), "minutes=0.01", "threads=1", "out=report.json", *keys]) == 3
+    printed, report = capsys.readouterr(), json.loads((tmp_path / "report.json").read_text())
+    assert printed.out.startswith(f"{path.name}: REJECTED on ") and not printed.err
+    assert not report["passed"] and len(report["reasons"]) == 1 and re.search(said, report["reasons"][0])
+    assert f"  because {report['reasons'][0]}" in printed.out and "allow_rejected" not in printed.out
+    assert report["hashes"] is hashes and ("hashes fine" in printed.out) is hashes
+    assert report["parity"] is None and report["load"] is None and report["device"]["cpu"]
+    assert (report["verdict"] or {}).get("passed") == ({"rejected": False}.get(fault, True) if hashes else None)
+
+
+def test_a_net_that_fails_on_the_way_is_rejected_too(student, tmp_path, monkeypatch):
+    """The reference pictures go well, then the device gives up."""
+
+    def fail(*_: object) -> None:
+        raise YoloKDError("OpenVINO failed on CPU: the device was lost")
+
+    monkeypatch.setattr(acceptance, "put_under_load", fail)
+    report = accept(student, 0.01, threads=1)
+    assert report["reasons"] == ["does not run on this device: OpenVINO failed on CPU: the device was lost"]
+    assert report["parity"]["f1"] == 1.0 and report["load"] is None and not report["passed"]
+
+
 def test_verify_prints_and_refuses(student, tmp_path, capsys):
     assert main(["verify", f"bundle={student}"]) == 0
     assert "every hash fine, signature not asked for" in capsys.readouterr().out
@@ -139,6 +215,8 @@ def test_verify_prints_and_refuses(student, tmp_path, capsys):
         (["accept", "bundle=none.zip"], "none.zip: no such file"),
         (["accept", "bundle=none.zip", "minuts=2"], "unknown key (did you mean 'minutes'?)"),
         (["accept", "bundle=none.zip", "minutes=-1"], "minutes=-1: expected a number of 0 or more"),
+        (["accept", "bundle=none.zip", "minutes=0"], "minutes=0: expected a load of more than 0 minutes"),
+        (["accept", "bundle=none.zip", "threads=0"], "threads=0: expected a whole number of at least 1"),
         (["accept", "bundle=none.zip", "out=none/r.json"], "out=none/r.json: no such folder"),
         (["verify", "bundel=x.zip"], "unknown key (did you mean 'bundle'?)"),
         (["verify"], "which bundle?"),

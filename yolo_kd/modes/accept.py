@@ -55,14 +55,20 @@ def text(report: dict[str, Any]) -> str:
     ]
     lines += [f"  because {reason}" for reason in report["reasons"]]
     lines += [f"  note: {remark}" for remark in report["remarks"]]
-    lines += [
-        f"  hashes fine, {'signature fine' if report['signed'] else 'signature not asked for'}",
-        f"  {parity['pictures']} reference pictures: F1 {parity['f1']:.3f}, IoU {parity['iou']:.3f}, "
-        f"confidences off by {parity['score_error']:.3f}",
-        f"  {load['frames']} frames in {report['load']['minutes']:g} min, {device['runs in']} on {device['name']}: p50 / p95 / p99 "
-        f"{_ms(load['start_ms'])} at the start, {_ms(load['end_ms'])} at the end",
-        f"  ready after {report['start_seconds']:.2f} s; memory {load['resident_mb']:.0f} MB, grown by {load['growth_mb']:.1f} MB",
-    ]
+    if report["hashes"]:
+        lines.append(f"  hashes fine, {'signature fine' if report['signed'] else 'signature not asked for'}")
+    if parity is not None:
+        lines.append(
+            f"  {parity['pictures']} reference pictures: F1 {parity['f1']:.3f}, IoU {parity['iou']:.3f}, "
+            f"confidences off by {parity['score_error']:.3f}"
+        )
+    if load is not None:
+        lines += [
+            f"  {load['frames']} frames in {load['minutes']:g} min, {device['runs in']} on {device['name']}: p50 / p95 / p99 "
+            f"{_ms(load['start_ms'])} at the start, {_ms(load['end_ms'])} at the end",
+            f"  ready after {report['start_seconds']:.2f} s; memory {load['resident_mb']:.0f} MB, grown by "
+            f"{load['growth_mb']:.1f} MB",
+        ]
     return "\n".join(lines)
 
 
@@ -71,7 +77,7 @@ def help_text() -> str:
     limits = "\n".join(f"  {key}={value}" for key, value in LIMITS.items())
     return f"""usage: yolo-kd accept student.zip [key=value ...]
 
-Needs neither torch nor labels. Exits 3 if the device is not accepted.
+Needs neither torch nor labels. Exits 3 if bundle or device are not accepted; the report says why, whatever the reason.
 
   bundle=             the .zip that yolo-kd bundle made
   minutes=1           of load; its last minute is compared with its first

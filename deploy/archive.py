@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from yolo_kd.cfg.atomic import refusal
+
 from yolo_kd.errors import GateError, MisuseError
 
 CHUNK = 1 << 20
@@ -108,23 +110,27 @@ def unpack(archive: zipfile.ZipFile, target: Path) -> None:
     """Write every file below `target`, a new folder that appears whole or not at all.
 
     Raises:
-        MisuseError: The folder exists.
+        MisuseError: The folder exists, or cannot be written.
         GateError: A file is damaged or longer than it declares.
+        YoloKDError: The disk is full.
     """
     if target.exists():
         raise MisuseError(f"{target}: exists already; choose a folder that does not")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))  # a name that nobody can lay in wait at
     try:
-        for name in names(archive):
-            path = part / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("xb") as file:
-                for chunk in _chunks(archive, name, archive.getinfo(name).file_size):
-                    file.write(chunk)
-        part.rename(target)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # a name that nobody can lay in wait at, in a folder that goes with what is left in it
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
+            part = Path(temporary) / "unpacked"
+            part.mkdir()
+            for name in names(archive):
+                path = part / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("xb") as file:
+                    for chunk in _chunks(archive, name, archive.getinfo(name).file_size):
+                        file.write(chunk)
+            part.rename(target)
+    except OSError as error:
+        raise refusal(error, target, "folder") from error
 
 
 def _chunks(archive: zipfile.ZipFile, name: str, limit: int) -> Iterator[bytes]:

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from yolo_kd.cfg.atomic import refusal
 from yolo_kd.cfg.documents import parse_json
 from yolo_kd.deploy import archive
 from yolo_kd.deploy.artifact import MANIFEST as ARTIFACT_MANIFEST
@@ -70,44 +71,24 @@ def create(
         allow_rejected: Also bundle what the gate rejected or never judged.
 
     Raises:
-        MisuseError: No manifest, or a key that cannot be used.
+        MisuseError: No manifest, a key that cannot be used, or a place that cannot be written.
         GateError: The artifact was changed after it was judged, rejected, or never judged.
+        YoloKDError: The disk is full; nothing is left behind.
     """
-    import cv2
-
     found = read_artifact(artifact)
     if not (found.folder / ARTIFACT_MANIFEST).is_file():
         raise MisuseError(f"{artifact}: no {ARTIFACT_MANIFEST} in it; make it with yolo-kd quantize or export")
     found.check_files()
     _require_passed(found, allow_rejected)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        folder = Path(temporary)
-        for name in (*found.files, ARTIFACT_MANIFEST):
-            target = folder / ARTIFACT / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(found.folder / name, target)
-        (folder / CARD).write_text(card, encoding="utf-8")
-        (folder / REFERENCES).mkdir()
-        described = []
-        for index, (frame, seen) in enumerate(references):
-            name = f"{REFERENCES}/{index:02}.png"
-            done, raw = cv2.imencode(".png", frame)
-            if not done:
-                raise YoloKDError(f"reference picture {index} {frame.shape} could not be written as PNG")
-            (folder / name).write_bytes(raw.tobytes())
-            described.append({"image": name, "size_hw": list(seen.size_hw), "detections": _rows(seen)})
-        files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-        _refuse_code(out.name, files)
-        plain = {
-            "version": VERSION,
-            "files": {name: sha256(folder / name) for name in files},
-            "references": described,
-        }
-        (folder / MANIFEST).write_text(json.dumps(plain, indent=1, allow_nan=False), encoding="utf-8")
-        if sign is not None:
-            _sign(folder, sign)
-        archive.pack(folder, out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
+            _fill(Path(temporary), found, references, card, out.name)
+            if sign is not None:
+                _sign(Path(temporary), sign)
+            archive.pack(Path(temporary), out)
+    except OSError as error:
+        raise refusal(error, out) from error
 
 
 def verify(path: Path, require_signature: Path | None = None) -> Bundle:
@@ -139,21 +120,58 @@ def unpack(path: Path, target: Path, require_signature: Path | None = None) -> A
     What is checked is what lies on the disk afterwards: the zip is opened once, and could be exchanged in between.
 
     Raises:
-        MisuseError, GateError: As `verify`; or the folder exists.
+        MisuseError, GateError: As `verify`; or the folder exists, or cannot be written.
+        YoloKDError: The disk is full.
     """
     if target.exists():
         raise MisuseError(f"{target}: exists already; choose a folder that does not")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
-        folder = Path(temporary) / "bundle"
-        with archive.opened(path) as opened:
-            plain = _checked_list(path.name, opened)
-            archive.unpack(opened, folder)
-        _check_folder(path.name, folder, plain, require_signature)
-        folder.rename(target)
-    found = read_artifact(target / ARTIFACT)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
+            folder = Path(temporary) / "bundle"
+            with archive.opened(path) as opened:
+                plain = _checked_list(path.name, opened)
+                archive.unpack(opened, folder)
+            _check_folder(path.name, folder, plain, require_signature)
+            folder.rename(target)
+    except OSError as error:
+        raise refusal(error, target, "folder") from error
+    try:
+        found = read_artifact(target / ARTIFACT)
+    except MisuseError as error:  # the bundle's fault, not the user's
+        raise GateError(f"{path.name}: {error}") from None
     found.check_files()
     return found
+
+
+def _fill(
+    folder: Path, artifact: Artifact, references: Sequence[tuple[np.ndarray, Detections]], card: str, where: str
+) -> None:
+    """Everything that goes into the zip but a signature, in a new folder."""
+    import cv2
+
+    for name in (*artifact.files, ARTIFACT_MANIFEST):
+        target = folder / ARTIFACT / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(artifact.folder / name, target)
+    (folder / CARD).write_text(card, encoding="utf-8")
+    (folder / REFERENCES).mkdir()
+    described = []
+    for index, (frame, seen) in enumerate(references):
+        name = f"{REFERENCES}/{index:02}.png"
+        done, raw = cv2.imencode(".png", frame)
+        if not done:
+            raise YoloKDError(f"reference picture {index} {frame.shape} could not be written as PNG")
+        (folder / name).write_bytes(raw.tobytes())
+        described.append({"image": name, "size_hw": list(seen.size_hw), "detections": _rows(seen)})
+    files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    _refuse_code(where, files)
+    plain = {
+        "version": VERSION,
+        "files": {name: sha256(folder / name) for name in files},
+        "references": described,
+    }
+    (folder / MANIFEST).write_text(json.dumps(plain, indent=1, allow_nan=False), encoding="utf-8")
 
 
 def _checked_list(where: str, opened: Any) -> dict[str, Any]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import resource
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,7 @@ from yolo_kd.deploy import bundle
 from yolo_kd.deploy.artifact import Artifact, Verdict, write_manifest
 from yolo_kd.deploy.detections import Detections
 
-from yolo_kd.errors import GateError, MisuseError
+from yolo_kd.errors import GateError, MisuseError, YoloKDError
 
 NAMES = {0: "car", 1: "bus"}
 FRAME = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
@@ -45,6 +48,17 @@ def rewrite(path: Path, **changes: bytes | None) -> Path:
             if raw is not None:
                 new.writestr(name, raw)
     return out
+
+
+@contextmanager
+def no_file_above(size: int) -> Iterator[None]:
+    """The limit on file sizes raises where a full disk does, inside the same write."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_what_goes_in_comes_out(folder, tmp_path):
@@ -121,6 +135,34 @@ def test_truncated_file_is_refused(folder):
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(GateError, match="truncated or damaged"):
         bundle.verify(path)
+
+
+@pytest.mark.parametrize("part", ["first file", "manifest", "zip"])
+def test_a_full_disk_ends_in_a_line_and_leaves_what_was_there(folder, part):
+    path = made(folder)
+    with zipfile.ZipFile(path) as packed:
+        largest = max(info.file_size for info in packed.infolist())
+    assert 20 < largest < path.stat().st_size
+    before = path.read_bytes()
+    room = {"first file": 20, "manifest": largest - 1, "zip": path.stat().st_size - 1}[part]
+    with no_file_above(room), pytest.raises(YoloKDError, match="student.zip: no room left on the disk") as caught:
+        made(folder)
+    assert caught.value.exit_code == 1 and path.read_bytes() == before
+    assert sorted(p.name for p in folder.parent.iterdir()) == [folder.name, "student.zip"]
+
+
+def test_a_full_disk_on_the_device_ends_in_a_line(folder, keys):
+    path = made(folder, sign=keys["ours"])
+    with no_file_above(20), pytest.raises(YoloKDError, match="no room left on the disk"):
+        bundle.unpack(path, folder.parent / "device")
+    with no_file_above(20), pytest.raises(YoloKDError, match="no room left on the disk"):
+        bundle.verify(path, keys["ours.pub"])
+    assert sorted(p.name for p in folder.parent.iterdir()) == [folder.name, "student.zip"]
+    (folder.parent / "file").write_text("in the way")
+    with pytest.raises(MisuseError, match="cannot be written"):
+        bundle.unpack(path, folder.parent / "file" / "device")
+    with pytest.raises(MisuseError, match="out=.*cannot be written"):
+        bundle.create(folder, [], "", folder.parent / "file" / "student.zip")
 
 
 def test_no_pickle_gets_in_or_out(folder):

@@ -1,17 +1,20 @@
 """Inputs made wrong on purpose: 10,000 end in a clear line or a clean run, or are listed as escapes.
 
     python -m benchmarks.fuzz
+    python -m benchmarks.fuzz log=runs/fuzz.jsonl
     python -m benchmarks.fuzz only=labels inputs=500 keep=runs/escapes
     python -m benchmarks.fuzz only=labels:137
 
 What an input is, who reads it and what counts as an escape stands in tests/fuzz. The inputs run one after the other in a
 process of their own, so that one that hangs or ends the process by force is seen as well; such a one is tried again alone,
-and counts if it does it again. A result is written only by a run of all kinds over the full number.
+and counts if it does it again. A result is written only by a run of all kinds over the full number. With `log` every answer
+is kept, and the same command goes on behind the last one.
 """
 
 from __future__ import annotations
 
 import faulthandler
+import json
 import multiprocessing
 import os
 import resource
@@ -29,7 +32,7 @@ from yolo_kd.cli import parse
 from yolo_kd.errors import MisuseError
 from yolo_kd.evidence.table import aligned
 
-DEFAULTS: dict[str, Any] = {"inputs": 10_000, "seed": 0, "only": None, "keep": None, "limit_s": 60}
+DEFAULTS: dict[str, Any] = {"inputs": 10_000, "seed": 0, "only": None, "keep": None, "log": None, "limit_s": 60}
 FULL = 10_000
 MEMORY = 4 << 30  # bytes that a worker may take beyond what it has when it begins
 Answer = tuple[str, str, str]  # way in, word, what
@@ -45,13 +48,13 @@ def main() -> int:
     escapes, last = [], 0.0
     with tempfile.TemporaryDirectory(prefix="yolo-kd-fuzz-") as work:
         for done, (kind, number, (slot, word, what)) in enumerate(
-            answers(plan, int(keys["seed"]), Path(work), float(keys["limit_s"])), 1
+            logged(plan, int(keys["seed"]), Path(work), float(keys["limit_s"]), keys["log"]), 1
         ):
             counts[kind][word] += 1
             if word == "escape":
                 escapes.append(f"{kind}:{number} ({slot}): {what}")
                 print(f"ESCAPE {escapes[-1]}", flush=True)
-                if keys["keep"]:
+                if keys["keep"] and (Path(work) / "seeds").exists():  # else it was kept when it was logged
                     _keep(Path(str(keys["keep"])), kind, number, int(keys["seed"]), Path(work) / "seeds")
             elif len(plan) == 1:
                 print(f"{kind}:{number} ({slot}): {word} {what}")
@@ -88,6 +91,36 @@ def planned(kinds: list[str], inputs: int, only: Any) -> list[tuple[str, int]]:
     if kind not in kinds or (colon and not number.isdecimal()):
         raise MisuseError(f"only={only}: expected one of {', '.join(kinds)}, or KIND:NUMBER")
     return [(kind, int(number))] if colon else [(kind, i) for i in range(inputs)]
+
+
+def logged(
+    plan: list[tuple[str, int]], seed: int, work: Path, limit_s: float, log: Any
+) -> Iterator[tuple[str, int, Answer]]:
+    """How each input ended, in order: those that a log holds, then those that are tried now and added to it.
+
+    Raises:
+        MisuseError: The log is of other inputs.
+    """
+    if not log:
+        yield from answers(plan, seed, work, limit_s)
+        return
+    path = Path(str(log))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    lines = [line for line in lines if line.endswith("\n")]  # the last one may have been cut off
+    known = [json.loads(line) for line in lines]
+    if [entry[:3] for entry in known] != [[seed, *entry] for entry in plan[: len(known)]]:
+        raise MisuseError(
+            f"log={path}: was begun with another seed, number or kind of inputs; ask for the same, or name another"
+        )
+    for _, kind, number, answer in known:
+        yield kind, number, tuple(answer)
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(lines)
+        for kind, number, answer in answers(plan[len(known) :], seed, work, limit_s):
+            file.write(json.dumps([seed, kind, number, answer]) + "\n")
+            file.flush()
+            yield kind, number, answer
 
 
 def answers(plan: list[tuple[str, int]], seed: int, work: Path, limit_s: float) -> Iterator[tuple[str, int, Answer]]:

@@ -1,7 +1,8 @@
 """Trainings killed with SIGKILL and resumed: does each end bit for bit like the one that nothing stopped?
 
     python -m benchmarks.kill
-    python -m benchmarks.kill kills=6 arms=plain out=runs/kill
+    python -m benchmarks.kill kills=6 arms=plain
+    python -m benchmarks.kill out=runs/kill
 
 Two small trainings on rendered scenes, plain and distilled, both by `yolo-kd train` as a user starts it, one thread each,
 with a checkpoint after every second batch. First each runs to its end. Then it is started again, killed at a random moment,
@@ -9,25 +10,28 @@ resumed from its last.pt (or started anew where there is none yet), killed again
 of the kills falls anywhere between the start of the process and its end, a third while batches are trained or validated, a
 third during a save. A run is different if a float32 weight of student or EMA, a tensor of last.pt or best.pt, or a number of
 results.csv is another one; a checkpoint is unusable if the resumed process ends by itself with an error. Only a run of all
-kills writes a result.
+kills writes a result. With `out` the same command goes on where it was stopped, by the same code, since its runs are compared;
+what differs or cannot be used stays there.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from yolo_kd.cfg.atomic import write_text
 from yolo_kd.data.scenes import write_dataset
 
 from benchmarks.machine import quiet
@@ -77,7 +81,6 @@ class Training:
 
     folder: Path
     words: list[str]
-    deaths: Counter[str] = field(default_factory=Counter)
 
     @property
     def run(self) -> Path:
@@ -105,6 +108,34 @@ class Training:
         return lines[-1] if lines else "nothing"
 
 
+@dataclass
+class Tally:
+    """What was seen in one arm.
+
+    Args:
+        ready: Seconds until the training that nothing stops trains batches.
+        seconds: Until its end.
+        deaths: Kills by moment.
+        runs, resumed, different, unusable: Trainings, starts from a checkpoint, and what must not be.
+        notes: On these.
+    """
+
+    ready: float
+    seconds: float
+    deaths: dict[str, int] = field(default_factory=lambda: dict.fromkeys(MOMENTS, 0))
+    runs: int = 0
+    resumed: int = 0
+    different: int = 0
+    unusable: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def row(self) -> dict[str, Any]:
+        """As a row of the result."""
+        at = {f"kills {moment}": count for moment, count in self.deaths.items()}
+        names = ("runs", "resumed", "different", "unusable")
+        return {**at, **{name: getattr(self, name) for name in names}}
+
+
 def main() -> int:
     """Kill, resume, compare, print; write where all kills were asked for."""
     keys = {**DEFAULTS, **parse(sys.argv[1:])}
@@ -113,7 +144,7 @@ def main() -> int:
     if unknown or kills < 1:
         print(f"kill: kills={kills} arms={','.join(arms)}: expected 1 or more, and {','.join(ARMS)}", file=sys.stderr)
         return 2
-    notes, chance = quiet(), random.Random(int(keys["seed"]))  # noqa: S311 - moments, no secrets
+    notes = quiet()
     with tempfile.TemporaryDirectory(prefix="yolo-kd-kill-") as temporary:
         out = Path(str(keys["out"] or temporary)).resolve()
         data = write_dataset(out / "scenes", train=14, val=6, size=64)
@@ -123,7 +154,9 @@ def main() -> int:
             words = [*TRAINING, *ARMS[arm], f"data={data}"]
             if arm == "distilled":
                 words.append(f"teacher={teacher(out, data)}")
-            rows.append({"arm": arm, **killed(out / arm, words, share, chance, notes)})
+            tally = killed(out / arm, words, share, int(keys["seed"]))
+            rows.append({"arm": arm, **tally.row()})
+            notes += tally.notes
     bars = [
         bar("runs that end otherwise", sum(row["different"] for row in rows), 0, "<="),
         bar("checkpoints that cannot be used", sum(row["unusable"] for row in rows), 0, "<="),
@@ -138,37 +171,52 @@ def main() -> int:
 def teacher(out: Path, data: Path) -> Path:
     """A checkpoint to learn from; that it knows little does not matter here."""
     training = Training(out / "teacher", [*TRAINING, "distill=none", f"data={data}"])
-    to_the_end(training)
+    if not over(training.run):
+        to_the_end(training)
     return training.run / "weights" / "best.pt"
 
 
-def killed(folder: Path, words: list[str], kills: int, chance: random.Random, notes: list[str]) -> dict[str, Any]:
-    """Kill trainings so often in all, and compare those that lived to their end."""
-    whole = Training(folder / "whole", words)
-    ready, seconds = to_the_end(whole)
-    deaths: Counter[str] = Counter()
-    runs = different = unusable = resumed = 0
-    while sum(deaths.values()) < kills:
-        runs += 1
-        training = Training(folder / str(runs), words)
-        while not over(training.run):
-            left = kills - sum(deaths.values())
-            resumed += (training.run / "weights" / LAST).exists()
-            process = training.start()
-            moment = chance.choice(MOMENTS) if left else ""
-            if moment and die(process, training, moment, chance, ready, seconds):
-                deaths[moment] += 1
-                continue
-            process.wait()
-            break
-        if not over(training.run):
-            unusable += 1
-            notes.append(f"{folder.name}, run {runs}: {training.said()[:200]}")
-        elif found := differences(whole.run, training.run):
-            different += 1
-            notes.append(f"{folder.name}, run {runs}: {len(found)} differences, the first {found[0]}")
-    at = {f"kills {moment}": deaths[moment] for moment in MOMENTS}
-    return {**at, "runs": runs, "resumed": resumed, "different": different, "unusable": unusable}
+def killed(folder: Path, words: list[str], kills: int, seed: int) -> Tally:
+    """Kill trainings so often in all, and compare those that lived to their end; what is done is kept in `folder`."""
+    whole, record = Training(folder / "whole", words), folder / "tally.json"
+    if record.exists():
+        tally = Tally(**json.loads(record.read_text()))
+    else:
+        shutil.rmtree(whole.folder, ignore_errors=True)
+        tally = Tally(*to_the_end(whole))
+        write_text(record, json.dumps(asdict(tally)))
+    while sum(tally.deaths.values()) < kills:
+        number = tally.runs + 1
+        training = Training(folder / str(number), words)
+        shutil.rmtree(training.folder, ignore_errors=True)  # of a run that was going on when this benchmark was stopped
+        one_run(training, whole, kills, tally, random.Random(f"{seed} {folder.name} {number}"))  # noqa: S311 - no secrets
+        tally.runs = number
+        write_text(record, json.dumps(asdict(tally)))
+        print(f"{folder.name}: {sum(tally.deaths.values())} of {kills} kills, {number} runs", flush=True)
+    return tally
+
+
+def one_run(training: Training, whole: Training, kills: int, tally: Tally, chance: random.Random) -> None:
+    """Kill one training until it lives to its end, and compare it."""
+    name = f"{training.folder.parent.name}, run {training.folder.name}"
+    while not over(training.run):
+        left = kills - sum(tally.deaths.values())
+        tally.resumed += (training.run / "weights" / LAST).exists()
+        process = training.start()
+        moment = chance.choice(MOMENTS) if left else ""
+        if moment and die(process, training, moment, chance, tally.ready, tally.seconds):
+            tally.deaths[moment] += 1
+            continue
+        process.wait()
+        break
+    if not over(training.run):
+        tally.unusable += 1
+        tally.notes.append(f"{name}: {training.said()[:200]}")
+    elif found := differences(whole.run, training.run):
+        tally.different += 1
+        tally.notes.append(f"{name}: {len(found)} differences, the first {found[0]}")
+    else:
+        shutil.rmtree(training.folder)
 
 
 def to_the_end(training: Training) -> tuple[float, float]:

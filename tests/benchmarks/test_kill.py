@@ -37,6 +37,36 @@ def test_what_a_difference_is(run) -> None:
     assert other and all(found.startswith("best.pt: ") for found in other)
 
 
+class Stopped(BaseException):
+    """As if the benchmark were killed."""
+
+
+def test_a_stopped_benchmark_goes_on_with_the_next_run(tmp_path: Path, monkeypatch) -> None:
+    started: list[str] = []
+    moments: list[float] = []
+
+    def one_run(training, whole, kills, tally, chance) -> None:
+        started.append(training.folder.name)
+        training.folder.mkdir()
+        moments.append(chance.random())
+        tally.deaths["save"] += 2
+        tally.different += training.folder.name == "2"
+        if started == ["1", "2", "3"]:
+            raise Stopped
+
+    monkeypatch.setattr(kill, "to_the_end", lambda training: started.append("whole") or started.clear() or (1.0, 2.0))
+    monkeypatch.setattr(kill, "one_run", one_run)
+    with pytest.raises(Stopped):
+        kill.killed(tmp_path / "arm", [], 8, seed=1)
+    monkeypatch.setattr(kill, "to_the_end", lambda training: pytest.fail("it was there already"))
+    row = kill.killed(tmp_path / "arm", [], 8, seed=1).row()
+    assert started == ["1", "2", "3", "3", "4"] and len(set(moments)) == 4 and moments[2] == moments[3]
+    assert row == {
+        "kills anywhere": 0, "kills training": 0, "kills save": 8, "runs": 4, "resumed": 0, "different": 1, "unusable": 0
+    }  # fmt: skip
+    assert kill.killed(tmp_path / "arm", [], 8, seed=1).row() == row and len(started) == 5, "nothing is left to do"
+
+
 def test_unknown_words_are_refused(monkeypatch, capsys) -> None:
     monkeypatch.setattr(sys, "argv", ["kill", "arms=none"])
     assert kill.main() == 2 and "expected 1 or more, and plain,distilled" in capsys.readouterr().err

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from yolo_kd.cfg.atomic import write_text
 from yolo_kd.cfg.documents import misfit, parse_json, parse_yaml
 
 from yolo_kd.errors import GateError, MisuseError
@@ -35,7 +35,8 @@ _REQUIRED = {
 }
 _PAIR = [float]  # of the artifact and of its float parent
 _FACTS = {
-    "parent": dict, "float_model": dict, "recipe": dict, "versions": dict, "runtime": dict, "layers": {"*": float},
+    "parent": {"sha256": str}, "float_model": {"file": str, "sha256": str, "files": {"*": str}}, "recipe": dict,
+    "versions": dict, "runtime": dict, "layers": {"*": float},
     "calibration": {"pictures": [str]}, "device": {"runs in": dict}, "sensitivity": [{"layer": str, "error": float}],
     "metrics": {
         "ap": _PAIR, "by_part": {"*": _PAIR}, "slices": {"*": _PAIR}, "p95": _PAIR, "boxes": float, "parent_boxes": float,
@@ -133,7 +134,12 @@ def read_artifact(source: str | Path) -> Artifact:
 
 
 def write_manifest(artifact: Artifact) -> Artifact:
-    """Write artifact.json with the hashes of all files in the folder, in one move; returns it with these hashes."""
+    """Write artifact.json with the hashes of all files in the folder, in one move; returns it with these hashes.
+
+    Raises:
+        MisuseError: The folder cannot be written.
+        YoloKDError: The disk is full.
+    """
     names = sorted(p.relative_to(artifact.folder).as_posix() for p in artifact.folder.rglob("*") if p.is_file())
     files = {n: sha256(artifact.folder / n) for n in names if n != MANIFEST and not n.endswith(".part")}
     plain = {
@@ -149,16 +155,17 @@ def write_manifest(artifact: Artifact) -> Artifact:
         **artifact.facts,
         "files": files,
     }
-    part = artifact.folder / (MANIFEST + ".part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            json.dump(plain, file, indent=2, ensure_ascii=False, allow_nan=False)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(artifact.folder / MANIFEST)
-    finally:
-        part.unlink(missing_ok=True)
+    text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(artifact.folder / MANIFEST, text, "artifact")
     return _from_manifest(artifact.folder, artifact.folder / MANIFEST)
+
+
+def net_files(artifact: Artifact) -> dict[str, str]:
+    """SHA-256 by name of the files that hold the net and its weights, as they are on the disk."""
+    names = [artifact.model]
+    if artifact.format == "openvino":
+        names.append(Path(artifact.model).with_suffix(".bin").name)  # the .xml is the same for every student of a kind
+    return {name: sha256(artifact.folder / name) for name in names}
 
 
 def sha256(path: Path) -> str:

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from yolo_kd.deploy.artifact import Artifact, read_artifact, write_manifest
+from yolo_kd.deploy.artifact import Artifact, net_files, read_artifact, write_manifest
 from yolo_kd.deploy.quantize.calibration import CalibrationSet, Progress, images
 from yolo_kd.deploy.quantize.onnx import ONNXQuantizer, ONNXSettings
 from yolo_kd.deploy.quantize.openvino import OpenVINOQuantizer, OpenVINOSettings
@@ -68,7 +68,7 @@ class Producer:
         with staged(target, overwrite) as folder:
             facts: dict[str, Any] = {
                 "parent": dict(self.parent.facts.get("parent", {})),
-                "float_model": {"file": self.parent.model, "sha256": self.parent.files.get(self.parent.model)},
+                "float_model": {"file": self.parent.model, "files": net_files(self.parent)},
                 "calibration": {
                     "hash": self.calibration.hash,
                     "images": len(self.calibration),

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from yolo_kd.deploy import artifact as module
-from yolo_kd.deploy.artifact import Artifact, Verdict, read_artifact, sha256, write_manifest
+from yolo_kd.deploy.artifact import Artifact, Verdict, net_files, read_artifact, sha256, write_manifest
 
-from yolo_kd.errors import GateError, MisuseError
+from tests.full_disk import files_end_at
+from yolo_kd.errors import GateError, MisuseError, YoloKDError
 
 METADATA = {
     "task": "detect", "imgsz": [96, 160], "names": {0: "car", 1: "bus"}, "channels": 3, "end2end": False,
@@ -192,18 +192,22 @@ def test_a_file_that_the_manifest_is_not_about(folder: Path) -> None:
         read_artifact(folder / "other.xml")
 
 
-def test_a_write_that_fails_leaves_the_old_manifest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_one_line_that_names_the_manifest_and_leaves_the_old_one(folder: Path) -> None:
     first = write_manifest(read_artifact(folder))
     before = (folder / "artifact.json").read_bytes()
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(module.os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
+    said = r"best_openvino_model/artifact\.json: no room left on the disk"
+    with pytest.raises(YoloKDError, match=said) as caught, files_end_at(100):
         write_manifest(replace(first, precision="int8"))
+    assert not isinstance(caught.value, MisuseError)
     assert (folder / "artifact.json").read_bytes() == before
     assert sorted(p.name for p in folder.iterdir()) == ["artifact.json", "best.bin", "best.xml", "metadata.yaml"]
+
+
+def test_the_files_of_a_net_are_hashed_as_they_are(folder: Path) -> None:
+    made = write_manifest(read_artifact(folder))
+    assert net_files(made) == {name: made.files[name] for name in ("best.xml", "best.bin")}
+    (folder / "best.bin").write_bytes(b"other")
+    assert net_files(made)["best.bin"] == sha256(folder / "best.bin") != made.files["best.bin"]
 
 
 def test_numbers_that_json_cannot_hold_are_refused(folder: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from yolo_kd.data.split import Split
 from yolo_kd.deploy import machine
-from yolo_kd.deploy.artifact import MANIFEST, Artifact, Verdict, read_artifact, write_manifest
+from yolo_kd.deploy.artifact import Artifact, Verdict, read_artifact, sha256, write_manifest
 from yolo_kd.deploy.quantize.gate import Limits, Measured, decide
 from yolo_kd.deploy.runtime import Detector, open_detector
 from yolo_kd.errors import GateError, MisuseError, YoloKDError
@@ -17,7 +19,7 @@ from yolo_kd.evidence.identity import identify, overlap
 from yolo_kd.evidence.judge import TIMED, broken, measure
 from yolo_kd.evidence.table import number
 
-SHOWN = 5  # layers
+SHOWN = 5  # layers, and neighbours that are not the parent
 
 
 @dataclass(frozen=True)
@@ -96,21 +98,51 @@ def judge(
 
 
 def find_parent(artifact: Artifact) -> Artifact:
-    """The float artifact that an INT8 one was made from, by its hash, among the folders beside it.
+    """The float artifact that an INT8 one was made from, by the hashes of its net files, in the folder around the artifact.
 
     Raises:
-        MisuseError: It is not there.
+        MisuseError: It is not there; the message says what else is.
     """
-    made_from = artifact.facts.get("float_model")
-    wanted = made_from.get("sha256") if isinstance(made_from, Mapping) else None
-    for manifest in sorted(artifact.folder.absolute().parent.glob(f"*/{MANIFEST}")) if wanted else ():
-        found = read_artifact(manifest.parent)
-        if found.files.get(found.model) == wanted:
+    wanted = _float_files(artifact.facts.get("float_model"))
+    here, own = artifact.folder.absolute(), _weights(artifact)
+    others: list[str] = []
+    for path in _named_like(next(iter(wanted)), here) if wanted else ():
+        try:
+            odd = [n for n, h in wanted.items() if sha256(path.with_name(n)) != h]
+            found = read_artifact(path)
+        except (OSError, MisuseError) as error:
+            others.append(f"{path.parent.name}: {error if isinstance(error, MisuseError) else error.strerror}")
+            continue
+        if not odd and (own is None or _weights(found) in (None, own)):
             return found
+        others.append(f"{path.parent.name} has another {odd[0] if odd else 'checkpoint'}")
+    said = f" ({'; '.join(others[:SHOWN])})" if others else ""
     raise MisuseError(
-        f"artifact={artifact.folder}: the float model it was made from does not lie beside it; name it with "
+        f"artifact={artifact.folder}: the float model it was made from does not lie beside it{said}; name it with "
         "parent=<float folder>"
     )
+
+
+def _float_files(made_from: Any) -> dict[str, str]:
+    """Names and hashes of the net files of a float parent, the net first; empty where the manifest does not say."""
+    if not isinstance(made_from, Mapping):
+        return {}
+    name = made_from.get("file")
+    files = made_from.get("files") or {name: made_from.get("sha256")}  # older manifests name the net alone
+    plain = name in files and all(isinstance(n, str) and n and Path(n).name == n for n in files)
+    return {name: files[name], **files} if plain else {}
+
+
+def _named_like(name: str, folder: Path) -> list[Path]:
+    """Files of this name in the folders beside one, and beside it."""
+    around = folder.parent
+    found = [*sorted(around.glob(f"*/{glob.escape(name)}")), around / name]
+    return [path for path in found if path.is_file() and path.parent != folder]
+
+
+def _weights(artifact: Artifact) -> str | None:
+    """SHA-256 of the checkpoint behind an artifact, if its manifest names it."""
+    return (artifact.facts.get("parent") or {}).get("sha256")
 
 
 def text(judged: Judged) -> str:
@@ -151,7 +183,7 @@ def _require_parent(artifact: Artifact, parent: Artifact) -> None:
         ("format", artifact.format, parent.format),
         ("input size", artifact.input_hw, parent.input_hw),
         ("class names", dict(artifact.names), dict(parent.names)),
-        ("weights", *((a.facts.get("parent") or {}).get("sha256") for a in (artifact, parent))),
+        ("weights", _weights(artifact), _weights(parent)),
     ):
         if own != other and own is not None and other is not None:
             raise MisuseError(f"{where}: {what} {_short(other)}, the artifact's {_short(own)}; it is not its parent")

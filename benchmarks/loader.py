@@ -252,7 +252,7 @@ def enlarged(data: Path, target: Path, longer: int) -> Path:
     if outside := [path for path in paths if not path.resolve().is_relative_to(target.resolve())]:
         raise MisuseError(f"data={data}: {outside[0]} is not in its folder; expected a data set in one folder")
     for path in paths if longer else ():
-        picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+        picture = _picture(path)
         scale = longer / max(picture.shape[:2])
         picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
         path.chmod(0o644)
@@ -285,8 +285,16 @@ def numbers(words: Any) -> list[int]:
 
 
 def _sides(split: Split) -> str:
-    first = cv2.imdecode(np.fromfile(split.images[0], np.uint8), cv2.IMREAD_COLOR)
-    return f"{first.shape[1]}x{first.shape[0]}"
+    height, width = _picture(split.images[0]).shape[:2]
+    return f"{width}x{height}"
+
+
+def _picture(path: Path) -> np.ndarray:
+    """As it is stored, so that a grey one stays grey: it costs less to decode."""
+    found = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if found is None:
+        raise MisuseError(f"{path}: no picture; yolo-kd data check lists what is wrong with a data set")
+    return found
 
 
 if __name__ == "__main__":

@@ -133,7 +133,8 @@ def _tried(
     limits: Limits,
 ) -> dict[str, Any]:
     """The part of the report that is measured: on the reference pictures, then under load."""
-    pictures, found = [picture for picture, _ in references], {}
+    found: dict[str, Any] = {}
+    pictures = [picture for picture, _ in references]
     begun = time.monotonic()
     try:
         with open_detector(artifact, device=device, threads=threads, cache=False) as detector:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +59,91 @@ def test_precision_is_that_of_ultralytics_own_detections(evaluated, learnt, pict
     assert wanted.ap > 0.5 and ours["AP"] == pytest.approx(wanted.ap, abs=0.005)
     assert evaluated["split"] == "train" and len(evaluated["models"]) == 2
     assert all(0.5 < found["ultralytics"]["mAP50-95"] < 1 for found in evaluated["models"].values())
+
+
+def test_a_difference_to_ultralytics_is_explained(evaluated):
+    """It pads the pictures of the checkpoint, and the artifact has one shape."""
+    checkpoint, artifact = evaluated["models"].values()
+    for found in (checkpoint, artifact):
+        ours, theirs = found["precision"]["AP"], found["ultralytics"]
+        shares = theirs.get("apart", {"none": ours - theirs["mAP50-95"]})
+        assert sum(shares.values()) == pytest.approx(ours - theirs["mAP50-95"])
+        assert abs(shares.get("boxes", 0.0)) < 0.005 and abs(shares.get("none", 0.0)) <= 0.005
+    assert checkpoint["ultralytics"]["apart"]["padding"] > 0.01
+
+
+def state(root: Path) -> dict[str, tuple[int, bytes]]:
+    return {str(p.relative_to(root)): (p.stat().st_mtime_ns, p.read_bytes()) for p in root.rglob("*") if p.is_file()}
+
+
+def test_nothing_is_written_where_data_and_models_lie(learnt, float_export, pictures, tmp_path, capsys):
+    """Ultralytics leaves a cache beside labels, and mends a JPEG that does not end as one."""
+    import cv2
+
+    shutil.copytree(pictures.parent, tmp_path / "data", ignore=shutil.ignore_patterns("*.cache"))
+    image = tmp_path / "data" / "images" / "train" / "000.png"
+    cv2.imwrite(str(image.with_suffix(".jpg")), cv2.imread(str(image)))
+    image.unlink()
+    with image.with_suffix(".jpg").open("ab") as file:
+        file.write(b"a camera's padding")
+    shutil.copyfile(learnt, tmp_path / "data" / "best.pt")
+    shutil.copytree(float_export, tmp_path / "data" / "best_openvino_model")
+    before = state(tmp_path)
+    words = [f"data={tmp_path}/data/data.yaml", f"model={tmp_path}/data/best.pt", "imgsz=64", "split=train"]
+    assert main(["evaluate", *words, f"beside={tmp_path}/data/best_openvino_model"]) == 0
+    assert state(tmp_path) == before
+    printed = capsys.readouterr().out
+    assert (
+        "Ultralytics' mAP50-95" in printed and "because it pads pictures to rectangles, the device to 64x64" in printed
+    )
+
+
+def evaluate_without(packages: str, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    code = (
+        f"import sys\nfor name in {packages.split()!r}: sys.modules[name] = None\n"
+        f"from yolo_kd.cli import main; sys.exit(main({['evaluate', *words]!r}))"
+    )
+    command = [sys.executable, "-c", code]
+    return subprocess.run(
+        command, cwd=folder, env=dict(os.environ), capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+def test_an_artifact_is_evaluated_where_torch_and_ultralytics_do_not_exist(float_export, pictures, tmp_path):
+    words = [f"model={float_export}", f"data={pictures}", "split=train", f"out={tmp_path}/found.json"]
+    done = evaluate_without("torch torchvision ultralytics", tmp_path, *words)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Ultralytics' own mAP is left out: torch and ultralytics are not installed\n")
+    (found,) = json.loads((tmp_path / "found.json").read_text())["models"].values()
+    assert found["precision"]["AP"] > 0.5 and "ultralytics" not in found
+    quiet = evaluate_without("torch torchvision ultralytics", tmp_path, *words, "ultralytics=false")
+    assert quiet.returncode == 0 and "Ultralytics" not in quiet.stdout
+
+
+@pytest.mark.parametrize(
+    ("packages", "words", "said"),
+    [
+        ("torch ultralytics", ("model=PT",), "torch and ultralytics are not installed, which a checkpoint needs"),
+        ("ultralytics", ("model=OV", "beside=PT"), "ultralytics is not installed, which a checkpoint needs"),
+        (
+            "torch ultralytics pycocotools",
+            ("model=OV",),
+            "pycocotools, which is not installed; run: pip install pycocotools",
+        ),
+        (
+            "torch ultralytics albumentations",
+            ("model=OV", "corruptions=fog"),
+            "needs albumentations, which is not installed",
+        ),
+    ],
+)
+def test_a_package_that_is_missing_is_said_before_anything_is_measured(
+    learnt, float_export, pictures, tmp_path, packages, words, said
+):
+    filled = [w.replace("PT", str(learnt)).replace("OV", str(float_export)) for w in words]
+    done = evaluate_without(packages, tmp_path, *filled, f"data={pictures}", "split=train")
+    assert done.returncode == 2 and said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and "images" not in done.stderr
 
 
 def test_checkpoint_and_float_artifact_agree(evaluated):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,6 +80,17 @@ def test_a_file_changed_after_the_judgement_is_refused(artifact, float_export, p
         file.write(b"x")
     assert main(words(artifact, float_export, pictures)) == 3
     assert "best.bin has sha256" in capsys.readouterr().err
+
+
+def test_without_pycocotools_it_says_so_before_it_measures(artifact, float_export, pictures):
+    code = (
+        "import sys\nfor name in ('torch', 'ultralytics', 'pycocotools'): sys.modules[name] = None\n"
+        f"from yolo_kd.cli import main; sys.exit(main({words(artifact, float_export, pictures)!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2 and "run: pip install pycocotools" in done.stderr
+    assert " images, " not in done.stderr, "a line of progress: it was measured before"
+    assert read_artifact(artifact).verdict is None
 
 
 @pytest.mark.parametrize(

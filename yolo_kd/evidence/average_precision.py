@@ -11,6 +11,7 @@ import contextlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -113,6 +114,16 @@ class PrecisionMeter:
         return coco.eval["precision"][..., -1]
 
 
+def require_pycocotools() -> None:
+    """Say that it is missing before anything was measured, not after.
+
+    Raises:
+        MisuseError: It is missing.
+    """
+    if find_spec("pycocotools") is None:
+        raise MisuseError("average precision needs pycocotools, which is not installed; run: pip install pycocotools")
+
+
 def drop_interval(
     before: PrecisionMeter, after: PrecisionMeter, resamples: int = 200, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float]:
@@ -138,11 +149,10 @@ def drop_interval(
 
 
 def _evaluated(truths: Sequence[Truth], found: Sequence[Detections], classes: Sequence[int]) -> Any:
-    try:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    except ImportError:
-        raise MisuseError("average precision needs pycocotools: pip install pycocotools") from None
+    require_pycocotools()
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
     labels: list[dict[str, Any]] = []
     for i, truth in enumerate(truths, 1):
         for box, kind in zip(truth.xyxy.tolist(), truth.class_id.tolist(), strict=True):

@@ -78,7 +78,7 @@ def look(detect: Detect, split: Split, label: str = "", change: Change | None = 
         light, edges = _statistics(frame)
         brightness.append(light)
         sharpness.append(edges)
-        found.append(_by_name(detect(frame), split))
+        found.append(by_name(detect(frame), split))
     return Seen(tuple(truths), tuple(found), split.names, np.array(brightness), np.array(sharpness))
 
 
@@ -108,7 +108,7 @@ def truth_of(split: Split, path: Path, size_hw: tuple[int, int]) -> Truth:
     return Truth(path.name, corners, kinds, size_hw)
 
 
-def _by_name(found: Detections, split: Split) -> Detections:
+def by_name(found: Detections, split: Split) -> Detections:
     """Detections with the data set's class ids, by normalised name; classes that it does not have are left out.
 
     Raises:

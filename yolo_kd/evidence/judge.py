@@ -17,7 +17,7 @@ from yolo_kd.deploy.quantize.agreement import agree
 from yolo_kd.deploy.quantize.gate import Measured
 from yolo_kd.deploy.runtime import Detector
 from yolo_kd.errors import MisuseError, YoloKDError
-from yolo_kd.evidence.average_precision import Precision, drop_interval
+from yolo_kd.evidence.average_precision import Precision, drop_interval, require_pycocotools
 from yolo_kd.evidence.evaluation import Seen, look, read_frame
 
 FIELD_CONFIDENCE = 0.25  # where two detectors' boxes are compared: the default of the runtime
@@ -57,7 +57,12 @@ def measure(artifact: Detector, parent: Detector, split: Split, timed: int = TIM
         split: Held-out images; without any label AP is not compared.
         timed: Pairs of timed runs, artifact and parent in turn; 0 to leave the time out.
         label: Shown with how far it is.
+
+    Raises:
+        MisuseError: There are labels, and pycocotools is missing; or what `look` raises.
     """
+    if any(len(split.labels(image)[0]) for image in split.images):
+        require_pycocotools()
     wanted = look(parent, split, f"{label} parent" if label else "")
     watch = _Watch(artifact.backend, *((4, 5) if artifact.artifact.end2end else (4, None)))
     artifact.backend = watch  # type: ignore[assignment]

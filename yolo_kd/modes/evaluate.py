@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ from yolo_kd.data.corruptions import corruptions
 from yolo_kd.data.split import read_split
 from yolo_kd.deploy.runtime import Detector, open_detector
 from yolo_kd.errors import MisuseError, did_you_mean
+from yolo_kd.evidence.average_precision import require_pycocotools
 from yolo_kd.evidence.evaluate import report
 from yolo_kd.evidence.evaluation import LOW_CONFIDENCE, unmatched
+from yolo_kd.evidence.reference_map import explained, reference_map
 from yolo_kd.evidence.table import aligned
 from yolo_kd.modes.keys import settled
 
@@ -30,7 +32,6 @@ DEFAULTS: dict[str, Any] = {
     "trust": False,
     "debug": False,
 }
-AGREEMENT = 0.005  # between our AP of a checkpoint and Ultralytics'
 
 
 def main(settings: dict[str, Any]) -> int:
@@ -40,15 +41,27 @@ def main(settings: dict[str, Any]) -> int:
         if not keys[key]:
             raise MisuseError(f"{key}= is missing: yolo-kd evaluate model=<.pt, .onnx or folder> data=<data.yaml>")
     split, spoil = read_split(str(keys["data"]), str(keys["split"])), _corruptions(keys["corruptions"])
+    sources = [str(keys["model"]), *([str(keys["beside"])] if keys["beside"] else [])]
+    beside_theirs = _check_packages(sources, spoil, keys["ultralytics"])
     found: dict[str, Any] = {}
-    for source in [str(keys["model"]), *([str(keys["beside"])] if keys["beside"] else [])]:
+    lines: list[str] = []
+    for source in sources:
+        name = Path(source).name if len({Path(s).name for s in sources}) == len(sources) else source
         with open_any(source, keys) as detector:
-            found[source] = report(detector, split, spoil, Path(source).name)
-            found[source]["precision_run"] = detector.backend.precision
-            found[source]["unmatched"] = unmatched(detector.artifact.names, split)
-        if keys["ultralytics"]:
-            found[source]["ultralytics"] = _theirs(source, keys, found[source]["precision"]["AP"])
-    print(_text(found, str(keys["split"])))
+            seen = report(detector, split, spoil, Path(source).name)
+            seen["precision_run"] = detector.backend.precision
+            seen["unmatched"] = unmatched(detector.artifact.names, split)
+            shape = "x".join(map(str, detector.artifact.input_hw))
+        if seen["unmatched"]:
+            lines.append(f"{name}: {seen['unmatched']}; classes are matched by name")
+        if beside_theirs:
+            ours = seen["precision"]["AP"]
+            seen["ultralytics"] = reference_map(
+                source, split, ours, _size(keys["imgsz"]), str(keys["device"]), bool(keys["trust"])
+            )
+            lines += explained(seen["ultralytics"], ours, name, shape)
+        found[source] = {"name": name, **seen}
+    print("\n\n".join([_text(list(found.values()), str(keys["split"])), *lines]))
     if keys["out"]:
         plain = {"data": str(keys["data"]), "split": keys["split"], "models": found}
         write_text(Path(str(keys["out"])), json.dumps(plain, indent=2) + "\n")
@@ -82,7 +95,7 @@ def help_text() -> str:
   beside=       a second model, shown next to the first (the float parent of an artifact)
   imgsz=640     input size of a checkpoint: a side, or height,width; artifacts have theirs
   corruptions=  true, or some of {", ".join(corruptions())}: AP under each at three strengths
-  ultralytics=  false leaves Ultralytics' own mAP out (it writes caches beside the labels)
+  ultralytics=  false leaves Ultralytics' own mAP out; it is measured on links to the pictures
   device=cpu    cpu, cuda:0 for a checkpoint; CPU, GPU, NPU for an artifact
   out=          JSON file to write"""
 
@@ -102,42 +115,34 @@ def _corruptions(value: Any) -> list[str]:
     return names
 
 
-def _theirs(source: str, keys: dict[str, Any], ours: float) -> dict[str, float]:
-    """Ultralytics' own validation of the same model; on square images too if it differs from ours."""
-    from yolo_kd.engine import ultra
+def _check_packages(sources: list[str], spoil: list[str], wanted: bool) -> bool:
+    """Refuse what would fail after minutes of measuring; whether Ultralytics' own mAP can be measured too."""
+    require_pycocotools()
+    if spoil and find_spec("albumentations") is None:
+        raise MisuseError(
+            'corruptions=: needs albumentations, which is not installed; run: pip install "yolo-kd[train]"'
+        )
+    missing = [name for name in ("torch", "ultralytics") if find_spec(name) is None]
+    said = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed"
+    if missing and any(source.endswith(".pt") for source in sources):
+        raise MisuseError(
+            f'{said}, which a checkpoint needs; run: pip install "yolo-kd[train]", or evaluate an artifact made from it'
+        )
+    if missing and wanted:
+        print(f"Ultralytics' own mAP is left out: {said}")
+    return wanted and not missing
 
-    with ultra.restricted_loading(bool(keys["trust"])), tempfile.TemporaryDirectory() as runs:
-        options: dict[str, Any] = {"data": str(keys["data"]), "split": keys["split"], "plots": False, "verbose": False}
-        options["project"] = runs
-        if source.endswith(".pt"):
-            options["imgsz"] = keys["imgsz"]
-        box = ultra.YOLO(source, task="detect").val(**options).box
-        found = {"mAP50-95": float(box.map), "mAP50": float(box.map50)}
-        if source.endswith(".pt") and abs(found["mAP50-95"] - ours) > AGREEMENT:
-            found["square"] = float(ultra.YOLO(source, task="detect").val(**options, rect=False).box.map)
-    return found
 
-
-def _text(found: dict[str, Any], split: str) -> str:
+def _text(found: list[dict[str, Any]], split: str) -> str:
     rows: list[dict[str, Any]] = []
     classes: dict[str, dict[str, Any]] = {}
     slices: dict[str, dict[str, Any]] = {}
     spoilt: dict[str, dict[str, Any]] = {}
-    lines = []
-    for source, seen in found.items():
-        name = Path(source).name if len({Path(s).name for s in found}) == len(found) else source
-        if seen["unmatched"]:
-            lines.append(f"{name}: {seen['unmatched']}; classes are matched by name")
+    for seen in found:
+        name = seen["name"]
         rows.append({"model": name, "runs in": seen["precision_run"], **seen["precision"]})
         if "ultralytics" in seen:
-            theirs = seen["ultralytics"]["mAP50-95"]
-            rows[-1]["Ultralytics' mAP50-95"] = theirs
-            if "square" in seen["ultralytics"]:
-                lines.append(
-                    f"{name}: AP {seen['precision']['AP']:.4f} here, {theirs:.4f} in Ultralytics, which pads a checkpoint's "
-                    f"images to rectangles; with the square images of the device its own is {seen['ultralytics']['square']:.4f}. "
-                    "What remains is its way of averaging precision over recall"
-                )
+            rows[-1]["Ultralytics' mAP50-95"] = seen["ultralytics"]["mAP50-95"]
         for kind, value in seen["classes"].items():
             classes.setdefault(kind, {"class": kind, "boxes": value["boxes"]})[f"AP {name}"] = value["AP"]
         for part, value in seen["slices"].items():
@@ -145,9 +150,5 @@ def _text(found: dict[str, Any], split: str) -> str:
         for kind, values in seen["corruptions"].items():
             row = spoilt.setdefault(kind, {"corruption": kind})
             row |= {f"{strength} {name}": v for strength, v in zip(("slight", "clear", "severe"), values, strict=True)}
-    images = next(iter(found.values()))["images"]
-    parts = [
-        f"{images} images of {split}",
-        *(aligned(list(t)) for t in (rows, classes.values(), slices.values(), spoilt.values()) if t),
-    ]
-    return "\n\n".join([*parts, *lines])
+    tables = [aligned(list(t)) for t in (rows, classes.values(), slices.values(), spoilt.values()) if t]
+    return "\n\n".join([f"{found[0]['images']} images of {split}", *tables])

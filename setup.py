@@ -1,8 +1,8 @@
 """Packaging of yolo-kd: the folders cfg/, data/ and deploy/ are installed as sub-packages of yolo_kd.
 
-The base install is what a drone or a car needs and has no torch in it; `[train]` adds the desk side. One OpenCV only:
-`opencv-python` and `opencv-python-headless` write the same folder, Albumentations asks for the headless one, so
-Ultralytics is taken from its headless distribution (the same code, the same version numbers).
+The base install with `[openvino]` or `[onnx]` is what a drone or a car needs and has no torch in it; `[train]` adds the desk
+side. One OpenCV only: `opencv-python` and `opencv-python-headless` write the same folder, Albumentations asks for the
+headless one, so Ultralytics is taken from its headless distribution (the same code, the same version numbers).
 """
 
 from pathlib import Path
@@ -25,8 +25,9 @@ TRAIN = [
     "albumentations>=2.0",
     "pycocotools>=2.0.8",
 ]
-OPENVINO = ["openvino>=2026.0", "nncf>=3.0"]
-ONNX = ["onnxruntime>=1.20", "onnx>=1.17"]
+# pycocotools (1 MB, needs only NumPy) is in both, because the gate measures average precision again on the target.
+OPENVINO = ["openvino>=2026.0", "nncf>=3.0", "pycocotools>=2.0.8"]
+ONNX = ["onnxruntime>=1.20", "onnx>=1.17", "pycocotools>=2.0.8"]
 SIGN = ["model-signing>=1.1", "pyOpenSSL>=24"]  # model-signing 1.1 imports pyOpenSSL and does not ask for it
 DEV = [
     "pytest>=8",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 from functools import cache
@@ -121,6 +122,18 @@ def test_the_constraints_pin_every_requirement_to_a_version_it_allows() -> None:
         requirement = Requirement(text)
         assert requirement.name.lower() in pins, f"{requirement.name} is missing in constraints.txt"
         assert requirement.specifier.contains(pins[requirement.name.lower()]), text
+
+
+def test_a_device_can_judge_with_what_its_extra_installs() -> None:
+    """The gate runs again on the target, and measures average precision there."""
+    extras = {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in ast.parse((ROOT / "setup.py").read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and isinstance(node.value, ast.List)
+    }
+    for extra, runtime in (("OPENVINO", "openvino"), ("ONNX", "onnxruntime")):
+        names = {Requirement(text).name for text in extras[extra]}
+        assert {runtime, "pycocotools"} <= names and not names & {"torch", "torchvision", "ultralytics"}
 
 
 def test_the_license_is_the_whole_agpl() -> None:

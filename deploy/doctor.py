@@ -98,8 +98,8 @@ def devices(found: dict[str, Any], form: str, wanted: str | None) -> list[str]:
             else "the kernel shows no accelerator"
         )
         hint = (
-            f"{shown} in {ACCELERATORS}; install Intel's linux-npu-driver, add yourself to the group render, or prepare "
-            "the artifact for it with target=npu and run it where the NPU is"
+            f"{shown} in {ACCELERATORS}; install Intel's linux-npu-driver and add yourself to the group render, or prepare "
+            "the artifact here (yolo-kd quantize model=best.pt data=data.yaml target=npu) and run it where the NPU is"
         )
     raise YoloKDError(f"device={wanted}: {form} finds {', '.join(there) or 'no device'} here; {hint}")
 
@@ -159,18 +159,42 @@ def npu_faults(artifact: Artifact) -> list[str]:
     import openvino as ov
 
     model = ov.Core().read_model(artifact.model_path)
+    weights = (artifact.facts.get("parent") or {}).get("file") or "best.pt"
+    export = f"yolo-kd export model={weights} imgsz={','.join(map(str, artifact.input_hw))}"
     faults = []
-    shapes = [p.partial_shape for p in (*model.inputs, *model.outputs)]
-    if any(shape.is_dynamic for shape in shapes):
-        faults.append(f"open shapes ({', '.join(str(s) for s in shapes if s.is_dynamic)}); export with a fixed imgsz")
+    ports = [p.partial_shape for p in (*model.inputs, *model.outputs)]
+    if any(shape.is_dynamic for shape in ports):
+        faults.append(f"open shapes ({', '.join(str(s) for s in ports if s.is_dynamic)}); run {export}")
     elif model.inputs[0].shape[0] != 1:
-        faults.append(f"batch {model.inputs[0].shape[0]}, an NPU is wrong above 1; export with batch=1")
+        faults.append(f"batch {model.inputs[0].shape[0]}, an NPU is wrong above 1; run {export}")
     kinds = Counter(op.get_type_name() for op in model.get_ops())
     for kind in sorted(CHOOSING & set(kinds)):
-        faults.append(f"{kind} in the graph gives outputs of open length; export without nms=true")
+        faults.append(f"{kind} in the graph gives outputs of open length; run {export}, whose nets have none")
     if not kinds["FakeQuantize"]:
-        faults.append("no quantized layer: an NPU earns its power in INT8; run yolo-kd quantize target=npu")
+        faults.append(
+            "no quantized layer: an NPU earns its power in INT8; run "
+            f"yolo-kd quantize model={weights} data=data.yaml target=npu"
+        )
     return faults
+
+
+def shapes(artifact: Artifact) -> str:
+    """Whether the input of the net is static, e.g. "static 640x640, batch 1"; an open side is a `?`.
+
+    Raises:
+        MisuseError: The runtime is missing, or cannot read the net.
+    """
+    if artifact.format == "openvino":
+        import openvino as ov
+
+        found = ov.Core().read_model(artifact.model_path).inputs[0].partial_shape
+        sides = [None if d.is_dynamic else d.get_length() for d in found]
+    else:
+        from yolo_kd.deploy.backends.ort import input_sides
+
+        sides = input_sides(artifact.model_path)
+    batch, height, width = ("?" if sides[i] is None else str(sides[i]) for i in (0, 2, 3))
+    return f"{'open' if None in sides else 'static'} {height}x{width}, batch {batch}"
 
 
 def plain(examined: Examined) -> dict[str, Any]:

@@ -33,12 +33,17 @@ def metadata(model: Path) -> dict[str, Any]:
     Raises:
         MisuseError: ONNX Runtime is missing, or cannot read the file.
     """
-    ort = _onnxruntime()
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
-    raw = _session(ort, model, options, CPU).get_modelmeta().custom_metadata_map
+    raw = _glance(model).get_modelmeta().custom_metadata_map
     return {key: _value(text) for key, text in raw.items()}
+
+
+def input_sides(model: Path) -> list[int | None]:
+    """Batch, channels, height and width of an ONNX file's first input; None where the file leaves one open.
+
+    Raises:
+        MisuseError: ONNX Runtime is missing, or cannot read the file.
+    """
+    return [side if isinstance(side, int) else None for side in _glance(model).get_inputs()[0].shape]
 
 
 class ONNXBackend(Backend):
@@ -156,6 +161,15 @@ class _Worker:
                 self._made.put(self._call(argument))
             except BaseException as error:  # reaches the caller through `take`
                 self._made.put(error)
+
+
+def _glance(model: Path) -> onnxruntime.InferenceSession:
+    """A session to ask, not to run."""
+    ort = _onnxruntime()
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    return _session(ort, model, options, CPU)
 
 
 def _onnxruntime() -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from yolo_kd.deploy import doctor
 from yolo_kd.deploy.artifact import read_artifact, write_manifest
 
+from tests.deploy.tiny_nets import MAKE
 from yolo_kd.cli import main
 from yolo_kd.errors import MisuseError, YoloKDError
 
@@ -36,6 +38,43 @@ def test_an_artifact_is_compiled_run_and_compared(float_export, pictures, capsys
     assert one["device"] == "CPU" and one["runs"] and one["falls_off"] == {} and one["ms"] > 0
     assert one["f1"] > 0.8 and one["iou"] > 0.9
     assert "no quantized layer" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("form", ["openvino", "onnx"])
+def test_shapes_are_said_though_all_is_well(form, tmp_path, capsys):
+    net, shape = MAKE[form], ((1, 3, 16, 32), ("batch", 3, "height", 32) if form == "onnx" else (-1, 3, -1, 32))
+    assert doctor.shapes(net(tmp_path / "open", shape=shape[1])) == "open ?x32, batch ?"
+    static, out = net(tmp_path / "static", shape=shape[0]), tmp_path / "found.json"
+    assert main(["doctor", f"model={static.model_path}", "device=CPU", f"out={out}"]) == 0
+    assert "\nshapes: static 16x32, batch 1\n" in capsys.readouterr().out
+    assert json.loads(out.read_text())["shapes"] == "static 16x32, batch 1"
+
+
+COMMAND = re.compile(r"yolo-kd (?P<mode>export|quantize) (?P<words>(?:[a-z]+=\S+ ?)+)")
+
+
+def commands(text: str) -> list[list[str]]:
+    """The commands in a hint, as words."""
+    return [
+        [m["mode"], *m["words"].strip(" ,;()").split()]
+        for m in COMMAND.finditer(text.replace(")", " ").replace(",  ", " "))
+    ]
+
+
+def test_hints_are_commands_that_run(float_export, tmp_path, monkeypatch, capsys):
+    """Each with keys that its mode takes together: what is missing is only the file."""
+    monkeypatch.chdir(tmp_path)
+    folder = edited(float_export, tmp_path, lambda model: model.reshape([-1, 3, 64, 64]) or model)
+    parent = {"parent": {"file": "student.pt"}}
+    hints = doctor.npu_faults(replace(read_artifact(folder), facts=parent))
+    with pytest.raises(YoloKDError) as refused:
+        doctor.devices(FOUND, "openvino", "NPU")
+    found = [words for text in (*hints, str(refused.value)) for words in commands(text)]
+    assert [words[0] for words in found] == ["export", "quantize", "quantize"]
+    assert found[0][1:] == ["model=student.pt", "imgsz=64,64"]
+    for words in found:
+        assert main(words) == 2
+        assert re.search(r"(model|data)=\S+: no such (file|data set)", capsys.readouterr().err), words
 
 
 @pytest.mark.parametrize("words", [["device=NPU"], ["device=NPU", "model=MODEL"]])

@@ -26,13 +26,14 @@ def main(settings: dict[str, Any]) -> int:
     found = doctor.inventory()
     print(_inventory_text(found))
     wanted = str(keys["device"]) if keys["device"] else None
-    failed, examined = False, []
+    failed, examined, shapes = False, [], None
     if keys["model"]:
         artifact = read_artifact(str(keys["model"]))
         artifact.check_files()  # before any parser sees them
         frames = _frames(keys, artifact.input_hw)
         examined = [doctor.examine(artifact, d, frames) for d in doctor.devices(found, artifact.format, wanted)]
-        print("\n" + aligned([_row(e) for e in examined]))
+        shapes = doctor.shapes(artifact)
+        print(f"\n{aligned([_row(e) for e in examined])}\n\nshapes: {shapes}")
         for one in examined:
             if not one.runs:
                 failed = True
@@ -41,16 +42,13 @@ def main(settings: dict[str, Any]) -> int:
             faults = doctor.npu_faults(artifact)
             print(
                 "\n".join(
-                    [
-                        "\nfor an NPU: " + ("nothing in the way" if not faults else "in the way:"),
-                        *(f"  {f}" for f in faults),
-                    ]
+                    [f"for an NPU: {'in the way:' if faults else 'nothing in the way'}", *(f"  {f}" for f in faults)]
                 )
             )
     elif wanted:
         doctor.devices(found, "openvino", wanted)
     if keys["out"]:
-        plain = {**found, "examined": [doctor.plain(e) for e in examined]}
+        plain = {**found, "examined": [doctor.plain(e) for e in examined], "shapes": shapes}
         write_text(Path(str(keys["out"])), json.dumps(plain, indent=2) + "\n")
     return 1 if failed else 0
 

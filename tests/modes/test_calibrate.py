@@ -12,6 +12,7 @@ import yaml
 from yolo_kd.deploy.artifact import sha256
 from yolo_kd.deploy.quantize.calibration import read_calibration
 
+from tests.full_disk import files_end_at
 from yolo_kd.cli import main
 
 COUNT = 40
@@ -149,6 +150,17 @@ def test_frames_do_not_replace_a_folder_of_somebody_else(tmp_path, capsys):
     assert (tmp_path / "list_frames" / "photo.jpg").read_text() == "mine" and not (tmp_path / "list.json").exists()
     assert run(tmp_path, f"source={video}", "overwrite=true", count=4) == 0
     assert not (tmp_path / "list_frames" / "photo.jpg").exists()
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(data, tmp_path, capsys):
+    video = film(tmp_path / "flight.avi", 8)
+    before = sorted(p.name for p in tmp_path.iterdir())
+    for source, said in ((video, "set TMPDIR to a folder with room"), (data, "list.json: no room left on the disk")):
+        with files_end_at(100):
+            assert run(tmp_path, f"source={source}", count=4) == 1
+        printed = [line for line in capsys.readouterr().err.strip().splitlines() if line.startswith("yolo-kd: ")]
+        assert len(printed) == 1 and said in printed[0]
+        assert sorted(p.name for p in tmp_path.iterdir()) == before
 
 
 def test_a_list_is_replaced_and_any_other_file_asked_for(data, tmp_path, capsys):

@@ -206,7 +206,12 @@ def _write_png(path: Path, frame: Any) -> None:
     ok, data = cv2.imencode(".png", frame)
     if not ok:
         raise YoloKDError(f"{path.name}: the frame could not be packed as PNG")
-    path.write_bytes(data.tobytes())
+    try:
+        path.write_bytes(data.tobytes())
+    except OSError as error:
+        raise YoloKDError(
+            f"{path.parent}: cannot hold frames of the videos for a while ({error.strerror}); set TMPDIR to a folder with room"
+        ) from error
 
 
 def _keep(chosen: CalibrationSet, taken: set[Path], folder: Path, overwrite: bool) -> CalibrationSet:

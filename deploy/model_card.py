@@ -59,7 +59,9 @@ def card(artifact: Artifact, run: Mapping[str, Any] | None = None, licence: str 
         "## Verdict",
         _verdict(artifact),
         "## Measured",
-        _measured(facts.get("metrics"), facts.get("device")),
+        _measured(facts.get("metrics"), facts.get("device"), facts.get("evaluation")),
+        "## Quantization",
+        _quantization(artifact),
         "## Training",
         _training(run, parent),
         "## Files",
@@ -82,7 +84,7 @@ def _verdict(artifact: Artifact) -> str:
     return "\n".join([*lines, *(f"- {r}" for r in verdict.reasons), *(f"- note: {r}" for r in verdict.remarks)])
 
 
-def _measured(metrics: Any, device: Any) -> str:
+def _measured(metrics: Any, device: Any, evaluation: Any) -> str:
     if not isinstance(metrics, dict):
         return "Nothing."
     rows = ["| | this artifact | its float parent |", "|---|---|---|"]
@@ -101,7 +103,40 @@ def _measured(metrics: Any, device: Any) -> str:
     if isinstance(device, dict):
         runs = device.get("runs in") or {}
         where = f"{device.get('cpu')} ({device.get('isa')}), {device.get('name')}, in {runs.get('artifact')} and {runs.get('parent')}"
-    return "\n".join([*rows, "", f"On {metrics.get('images')} held-out images, {where}."])
+    on = f"{metrics.get('images')} held-out images"
+    if isinstance(evaluation, dict):
+        on += f" (split {evaluation.get('split')}, sha256 of pictures and labels `{evaluation.get('hash')}`)"
+    return "\n".join([*rows, "", f"On {on}, {where}."])
+
+
+def _quantization(artifact: Artifact) -> str:
+    """What the ranges were measured on, and the recipe; of a float artifact that there is none."""
+    if artifact.precision != "int8":
+        return f"None, the net is in {artifact.precision}."
+    facts = artifact.facts
+    calibration, recipe, layers = (facts.get(key) for key in ("calibration", "recipe", "layers"))
+    lines = [f"- calibrated on: {UNKNOWN}", f"- recipe: {UNKNOWN}"]
+    if isinstance(calibration, dict):
+        lines[0] = (
+            f"- calibrated on: {calibration.get('images')} pictures, sha256 of the list `{calibration.get('hash')}`"
+        )
+        warnings = calibration.get("warnings")
+        lines[1:1] = [
+            f"- WARNING of the calibration: {text}" for text in (warnings if isinstance(warnings, list) else [])
+        ]
+    if isinstance(recipe, dict):
+        lines[-1] = "- recipe: " + ", ".join(f"{key} {_spell(value)}" for key, value in recipe.items())
+    if isinstance(layers, dict) and {"int8_convolutions", "float_convolutions"} <= layers.keys():
+        lines.append(
+            f"- layers: {layers['int8_convolutions']} convolutions on integers, {layers['float_convolutions']} in float"
+        )
+    return "\n".join(lines)
+
+
+def _spell(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value)) or "none"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _row(label: str, pair: Any, digits: int) -> str:

@@ -43,9 +43,42 @@ def test_from_the_gate_to_the_device(artifact, float_export, learnt, pictures, t
     assert main(["accept", f"bundle={out}", "minutes=0.01", "threads=1", "max_slowing=50"]) == 0
 
 
+def test_fewer_pictures_than_asked_for_are_said(artifact, float_export, pictures, tmp_path, capsys):
+    keys = [f"artifact={artifact}", f"parent={float_export}", f"data={pictures}", "allow_rejected=true"]
+    for split, count, said in (("val", 16, True), ("val", 4, False), ("train", 5, False)):
+        out = tmp_path / f"{split}{count}.zip"
+        assert main(["bundle", *keys, f"split={split}", f"references={count}", f"out={out}"]) == 0
+        printed = capsys.readouterr().out
+        assert (f"WARNING references={count}: {split} holds only 4 pictures" in printed) is said
+        assert f"{min(count, 4 if split == 'val' else 8)} reference pictures" in printed
+
+
+def test_the_card_names_evaluation_calibration_and_recipe(artifact):
+    facts = {
+        "metrics": {"images": 128, "ap": [0.41, 0.42], "boxes": 3, "parent_boxes": 4},
+        "evaluation": {"split": "test", "images": 128, "hash": "e7" * 32},
+        "calibration": {"hash": "ca" * 32, "images": 85, "pictures": ["00"], "warnings": ["one scene only"]},
+        "recipe": {"backend": "openvino", "preset": "mixed", "outliers": 3e-05, "stem": 0, "equalize": False,
+                   "float_layers": ["/model.0/conv", "/model.1/conv"]},
+        "layers": {"int8_convolutions": 57, "float_convolutions": 7},
+    }  # fmt: skip
+    text = card(replace(read_artifact(artifact), precision="int8", facts=facts))
+    assert f"On 128 held-out images (split test, sha256 of pictures and labels `{'e7' * 32}`)" in text
+    assert f"- calibrated on: 85 pictures, sha256 of the list `{'ca' * 32}`" in text
+    assert "- WARNING of the calibration: one scene only" in text
+    assert (
+        "- recipe: backend openvino, preset mixed, outliers 3e-05, stem 0, equalize false, float_layers /model.0"
+        in text
+    )
+    assert "- layers: 57 convolutions on integers, 7 in float" in text
+
+
 def test_the_card_says_what_is_not_known(artifact):
     text = card(read_artifact(artifact))
     assert "Never judged." in text and "Nothing." in text and "- run: not recorded" in text and "did not pass" in text
+    assert "## Quantization\n\nNone, the net is in fp32." in text
+    unknown = card(replace(read_artifact(artifact), precision="int8"))
+    assert "- calibrated on: not recorded\n- recipe: not recorded" in unknown
     rejected = replace(read_artifact(artifact), verdict=Verdict(False, ("detects nothing",), ("odd",)))
     assert "Rejected by the gate:\n- detects nothing\n- note: odd" in card(rejected)
 

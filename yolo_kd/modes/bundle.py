@@ -56,6 +56,10 @@ def main(settings: dict[str, Any]) -> int:
         f"{out}: {out.stat().st_size / 1e6:.1f} MB, {len(found.files)} files, {len(references)} reference pictures with "
         f"{boxes} boxes of the float parent, {'signed' if sign else 'not signed'}"
     )
+    if len(references) < count:
+        print(
+            f"WARNING references={count}: {keys['split']} holds only {len(references)} pictures, and the bundle these"
+        )
     if boxes == 0:
         print("WARNING the float parent sees nothing on the reference pictures: they prove nothing on the device")
     return 0

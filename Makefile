@@ -36,7 +36,7 @@ $(STAMP): setup.py constraints.txt
 	@echo "installed; 'make demo' is a good next step, 'source $(BIN)/activate' puts yolo-kd on your path"
 
 .PHONY: demo
-demo: $(STAMP) ## distil a small student on a rendered data set, nothing to download
+demo: $(STAMP) ## distil and quantize a small student on a rendered data set, nothing to download
 	@"$(BIN)/yolo-kd" demo
 
 .PHONY: test

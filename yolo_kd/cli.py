@@ -30,7 +30,7 @@ MODES = {
     "verify": "every hash of a bundle, and its signature",
     "doctor": "what this machine can run, and how an artifact fares on each device",
     "report": "a training as one page: verdict, curves, what was distilled, teacher, maps",
-    "demo": "render traffic scenes, train a teacher, a plain and a distilled student, compare them",
+    "demo": "render traffic scenes, train a teacher, a plain and a distilled student, compare them, quantize the last",
     "version": "print the version",
 }
 FIRST_WORD = {

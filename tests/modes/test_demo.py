@@ -1,0 +1,71 @@
+"""The last part of `yolo-kd demo`: the student in INT8, judged, and beside its float parent on the video."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from yolo_kd.data.split import read_split
+from yolo_kd.deploy import Detector, open_detector
+from yolo_kd.deploy.artifact import read_artifact
+
+from tests.conftest import write_pictures
+from yolo_kd.evidence import judge
+from yolo_kd.modes import demo
+
+
+def write_video(path: Path, images: list[Path], size_wh: tuple[int, int] = (64, 64)) -> None:
+    import cv2
+
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25, size_wh)
+    for image in images:
+        writer.write(cv2.imread(str(image)))
+    writer.release()
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """A run folder with scenes and a video of the pictures that `learnt` knows."""
+    data = write_pictures(tmp_path / "scenes")
+    write_video(tmp_path / "traffic.mp4", list(read_split(data, "train").images))
+    return tmp_path
+
+
+def test_float_and_int8_stand_side_by_side(out: Path, learnt: Path, monkeypatch, caplog) -> None:
+    runs: list[str] = []
+    detect = Detector.__call__
+
+    def counted(detector: Detector, frame: np.ndarray) -> Any:
+        runs.append(detector.artifact.precision)
+        return detect(detector, frame)
+
+    timed: list[list[list[float]]] = []
+    time_in_turn = judge.time_in_turn
+
+    def noted(*args: Any) -> list[list[float]]:
+        runs.clear()
+        timed.append(time_in_turn(*args))
+        assert runs[: 2 * judge.WARM_UP] == ["fp32", "int8"] * judge.WARM_UP and len(runs) == 2 * (judge.WARM_UP + 8)
+        return timed[-1]
+
+    monkeypatch.setattr(Detector, "__call__", counted)
+    monkeypatch.setattr(demo, "time_in_turn", noted)
+    caplog.set_level("INFO")
+    demo._deploy(out, out / "scenes" / "data.yaml", learnt, {"imgsz": 64, "seed": 0})
+    found = json.loads((out / "int8.json").read_text())
+    judged = read_artifact(out / "deploy" / "last_int8_openvino_model")
+    assert found["verdict"]["passed"] is judged.verdict.passed and judged.precision == "int8"
+    exact, rounded = found["rows"]
+    assert (exact["net"], rounded["net"]) == ("float", "INT8")
+    assert rounded["runs in"].startswith("int8") and not exact["runs in"].startswith("int8")
+    assert [rounded["AP"], exact["AP"]] == judged.facts["metrics"]["ap"]
+    assert exact["MB"] > 1.5 * rounded["MB"] > 1
+    assert [row["p50 ms"] for row in found["rows"]] == [pytest.approx(np.median(times)) for times in timed[0]]
+    with open_detector(judged, allow_rejected=True, cache=False) as detector:
+        assert rounded["boxes on the video"] == sum(len(detector(f)) for f in demo._frames(out / "traffic.mp4")) > 0
+    speed = exact["p50 ms"] / rounded["p50 ms"]
+    assert f"INT8 at {speed:.2f} x the speed of float in {exact['runs in']}" in caplog.text
+    assert ("runs it on a device" in caplog.text) is judged.verdict.passed

@@ -59,14 +59,16 @@ def staged(target: Path, overwrite: bool = False, mark: str = MANIFEST) -> Itera
         if target.exists():
             target.rename(old)
         part.rename(target)
-    except OSError as error:
-        if error.errno in _FULL:
+    except (OSError, YoloKDError) as error:
+        fault = error if isinstance(error, OSError) else error.__cause__  # of a file in `part`, a name that is gone
+        code = fault.errno if isinstance(fault, OSError) else None
+        if code in _FULL:
             raise YoloKDError(
                 f"{target}: no room left on the disk; nothing was left behind, make room and try again"
             ) from error
-        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}:
+        if code in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}:
             raise MisuseError(
-                f"{target}: cannot be written ({error.strerror}); choose another place with out="
+                f"{target}: cannot be written ({os.strerror(code)}); choose another place with out="
             ) from error
         raise
     finally:

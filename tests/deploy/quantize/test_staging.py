@@ -6,8 +6,10 @@ import errno
 from pathlib import Path
 
 import pytest
+from yolo_kd.cfg.atomic import write_text
 from yolo_kd.deploy.quantize.staging import check_target, staged
 
+from tests.full_disk import files_end_at
 from yolo_kd.errors import MisuseError, YoloKDError
 
 
@@ -56,6 +58,18 @@ def test_a_full_disk(tmp_path: Path) -> None:
         (part / "half").write_text("x")
         raise OSError(errno.ENOSPC, "No space left on device")
     assert not isinstance(caught.value, MisuseError) and not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_that_was_put_into_words_already_names_the_folder_to_be(tmp_path: Path) -> None:
+    with (
+        pytest.raises(YoloKDError, match=r"net: no room left") as caught,
+        staged(tmp_path / "net") as part,
+        files_end_at(9),
+    ):
+        write_text(part / "artifact.json", "x" * 10, "artifact")
+    assert ".part" not in str(caught.value) and not list(tmp_path.iterdir())
+    with pytest.raises(YoloKDError, match="another reason"), staged(tmp_path / "net"):
+        raise YoloKDError("another reason")
 
 
 def test_a_place_below_a_file(tmp_path: Path) -> None:

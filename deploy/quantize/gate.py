@@ -6,6 +6,7 @@ said so. Every limit is a setting; no model runs here, so every case can be trie
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -90,6 +91,33 @@ def decide(seen: Measured, limits: Limits = Limits()) -> Verdict:
             f"({seen.ms / seen.parent_ms:.2f} x, allowed {limits.max_slowdown:g} x)"
         )
     return Verdict(not reasons, tuple(reasons), tuple(_remarks(seen, limits)))
+
+
+def strain(seen: Measured, limits: Limits = Limits()) -> float:
+    """How much of what may be lost is lost: the largest share of any limit on boxes, confidences and AP.
+
+    Formula: max over the limits of loss / limit, where F1 and IoU lose 1 - value and may lose 1 - limit. Above 1 the gate
+    rejects; 0 is as good as the parent. Time has no part in it. Infinite for what detects nothing or does not run.
+    """
+    if seen.failure or not seen.finite or not seen.boxes:
+        return math.inf
+    lost = [
+        (1 - seen.f1, 1 - limits.min_f1),
+        (1 - seen.iou, 1 - limits.min_iou),
+        (seen.score_error, limits.max_score_error),
+    ]
+    if seen.ap is not None:
+        lost.append((seen.ap[1] - seen.ap[0], limits.max_drop))
+        parts = [(part, pair) for part, pair in seen.by_part.items() if seen.labelled.get(part, 0) >= MIN_BOXES]
+        lost += [(b - a, limits.max_class_drop) for _, (a, b) in parts if a is not None and b is not None]
+    return max(0.0, *(_share(loss, allowed) for loss, allowed in lost))
+
+
+def _share(loss: float, allowed: float) -> float:
+    """Loss as a share of what is allowed; infinite for NaN, and for any loss where none is allowed."""
+    if allowed > 0:
+        return loss / allowed if math.isfinite(loss) else math.inf
+    return 0.0 if loss <= 0 else math.inf
 
 
 def _output_faults(seen: Measured) -> list[str]:

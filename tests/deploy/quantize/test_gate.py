@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 
 import pytest
-from yolo_kd.deploy.quantize.gate import Limits, Measured, decide
+from yolo_kd.deploy.quantize.gate import Limits, Measured, decide, strain
 
 GOOD = Measured(
     images=64, finite=True, score_range=(0.0, 0.98), boxes=300, parent_boxes=305, f1=0.97, iou=0.96, score_error=0.01,
@@ -77,3 +78,36 @@ def test_what_was_not_measured_is_said():
 def test_several_faults_are_all_listed():
     verdict = decide(replace(GOOD, f1=0.5, ap=(0.1, 0.43), ms=99.0))
     assert len(verdict.reasons) == 3
+
+
+def test_the_strain_by_hand():
+    """Half of the AP that may go, 3 of 10 points of F1, 4 of 15 of IoU, a fifth of the error, .01 of .05 of each part."""
+    assert strain(GOOD) == pytest.approx(0.5)
+    assert strain(replace(GOOD, ap=(0.43, 0.43), by_part={})) == pytest.approx(0.3)
+    assert strain(replace(GOOD, ap=None, f1=1.0)) == pytest.approx(0.04 / 0.15)
+    assert strain(replace(GOOD, by_part={"car": (0.50, 0.60)})) == pytest.approx(2)
+    assert strain(replace(GOOD, f1=1.0, iou=1.0, score_error=0.0, ap=(0.5, 0.4), by_part={})) == 0
+
+
+@pytest.mark.parametrize(
+    "change", [{"finite": False}, {"failure": "x"}, {"boxes": 0}, {"f1": math.nan}, {"iou": math.nan}]
+)
+def test_the_strain_of_what_does_not_work_is_infinite(change):
+    assert strain(replace(GOOD, **change)) == math.inf
+
+
+def test_where_nothing_may_be_lost():
+    exact = replace(GOOD, f1=1.0, iou=1.0, score_error=0.0, ap=(0.4, 0.4), by_part={})
+    assert strain(exact, Limits(0, 0, 1, 0, 1)) == 0 and strain(GOOD, Limits(max_drop=0)) == math.inf
+
+
+@pytest.mark.parametrize("key", ["f1", "iou", "score_error", "ap", "class", "rare class", "ms"])
+@pytest.mark.parametrize("loss", [0.0, 0.004, 0.02, 0.08, 0.3])
+def test_above_one_is_rejected_and_time_has_no_part_in_it(key, loss):
+    change = {
+        "f1": {"f1": 1 - loss}, "iou": {"iou": 1 - loss}, "score_error": {"score_error": loss},
+        "ap": {"ap": (0.43 - loss, 0.43)}, "class": {"by_part": {"car": (0.5 - loss, 0.5)}},
+        "rare class": {"by_part": {"bus": (0.5 - loss, 0.5)}, "labelled": {"bus": 19}}, "ms": {"ms": 15 + loss},
+    }[key]  # fmt: skip
+    seen = replace(GOOD, **change)
+    assert (strain(seen) > 1) == any("slower" not in reason for reason in decide(seen).reasons)

@@ -148,8 +148,16 @@ class ONNXQuantizer:
         looked = self._looked(settings)
         return looked.build(settings, looked.chosen(settings))
 
-    def sensitivity(self, settings: ONNXSettings, progress: Progress | None = None) -> list[LayerError]:
-        """The convolutions that the settings quantize, with what each alone costs; the worst first."""
+    def sensitivity(
+        self, settings: ONNXSettings, made: Path | None = None, progress: Progress | None = None
+    ) -> list[LayerError]:
+        """The convolutions that the settings quantize, with what each alone costs; the worst first.
+
+        Args:
+            settings: The recipe.
+            made: The net that was saved, as OpenVINO needs it; a net with one layer on integers is soon made here.
+            progress: Called with (step, done, total).
+        """
         looked, few = self._looked(settings), list(islice(self._images, IMAGES))
         return rank(
             looked.chosen(settings),

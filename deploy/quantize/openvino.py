@@ -24,6 +24,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -48,6 +49,7 @@ CHOICES: Mapping[str, tuple[Any, ...]] = {
     "preset": ("mixed", "performance"), "bias": ("fast", "full", "none"), "ranges": ("quantile", "mean", "minmax"),
     "head": ("float", "int8"),
 }  # fmt: skip
+_PROBE = 1 << 20  # bytes; more than what a stream holds back before it notices that a disk is full
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class OpenVINOSettings:
 
     Args:
         preset: "mixed" has asymmetric activations, "performance" symmetric ones.
-        bias: "full" corrects each bias with the net before it as it is then, "fast" each on its own, "none".
+        bias: "full" corrects each bias with the net before it as it is then, on the first fifth of the pictures, "fast" each
+            on its own, on all of them, "none".
         ranges: Of activations: "quantile" is the mean over images of the quantiles that leave `outliers` outside at either
             end, "mean" the mean of the extremes, "minmax" the extremes.
         outliers: Share of values, for "quantile".
@@ -152,7 +155,6 @@ class OpenVINOQuantizer:
         entries = {e: e if by_name[e].type in CONVOLUTIONS else by_name[e].inputs[0] for e in self.tail.entries}
         self.head = tuple(entries.values())
         self.convolutions = [op.name for op in ops if op.type in CONVOLUTIONS and op.name not in self.tail.ops]
-        self._last: tuple[OpenVINOSettings, ov.Model] | None = None
 
     def build(self, settings: OpenVINOSettings) -> ov.Model:
         """The INT8 net.
@@ -161,40 +163,6 @@ class OpenVINOQuantizer:
             MisuseError: A layer to keep in float that does not exist.
             YoloKDError: NNCF failed.
         """
-        if self._last is None or self._last[0] != settings:
-            self._last = settings, self._quantize(settings)
-        return self._last[1]
-
-    def sensitivity(self, settings: OpenVINOSettings, progress: Progress | None = None) -> list[LayerError]:
-        """The convolutions that the settings quantize, with what each alone costs; the worst first."""
-        quantized, few = self.build(settings), list(islice(self._images, IMAGES))
-        return rank(
-            quantized_layers(quantized),
-            list(outputs_at(self.model, self.tail.entries, few)),
-            lambda layer: outputs_at(alone(quantized, self.model, layer), self.tail.entries, few),
-            self.tail.scores,
-            progress,
-        )
-
-    def save(self, model: ov.Model, folder: Path, name: str) -> dict[str, int]:
-        """Write a net that `build` made, with Ultralytics' metadata; returns how much of it runs on integers."""
-        import openvino as ov
-
-        ov.save_model(model, folder / name, compress_to_fp16=False)
-        read_openvino(folder / name)  # a full disk goes unnoticed until somebody reads the file
-        found = yaml.safe_load(self._metadata.read_text(encoding="utf-8"))
-        found["args"] = {**(found.get("args") or {}), "quantize": 8}
-        text = yaml.safe_dump(found, sort_keys=False, allow_unicode=True)
-        (folder / METADATA).write_text(text, encoding="utf-8")
-        kinds = [op.get_type_name() for op in model.get_ordered_ops()]
-        integers = len(quantized_layers(model))
-        return {
-            "int8_convolutions": integers,
-            "float_convolutions": sum(kind in CONVOLUTIONS for kind in kinds) - integers,
-            "fake_quantize_nodes": kinds.count("FakeQuantize"),
-        }
-
-    def _quantize(self, settings: OpenVINOSettings) -> ov.Model:
         with _quiet(not self._show):
             import nncf
 
@@ -217,6 +185,38 @@ class OpenVINOQuantizer:
                 reason = " ".join(str(error).split())[:200]
                 raise YoloKDError(f"NNCF could not quantize the net: {reason}") from error
 
+    def sensitivity(self, settings: OpenVINOSettings, made: Path, progress: Progress | None = None) -> list[LayerError]:
+        """The convolutions that an INT8 net has on integers, with what each alone costs; the worst first.
+
+        Args:
+            settings: The recipe; what it came to is read from the net, because NNCF takes minutes to make one.
+            made: The net that was saved.
+            progress: Called with (step, done, total).
+        """
+        quantized, few = read_openvino(made), list(islice(self._images, IMAGES))
+        return rank(
+            quantized_layers(quantized),
+            list(outputs_at(self.model, self.tail.entries, few)),
+            lambda layer: outputs_at(alone(quantized, self.model, layer), self.tail.entries, few),
+            self.tail.scores,
+            progress,
+        )
+
+    def save(self, model: ov.Model, folder: Path, name: str) -> dict[str, int]:
+        """Write a net that `build` made, with Ultralytics' metadata; returns how much of it runs on integers."""
+        _write(model, folder / name)
+        found = yaml.safe_load(self._metadata.read_text(encoding="utf-8"))
+        found["args"] = {**(found.get("args") or {}), "quantize": 8}
+        text = yaml.safe_dump(found, sort_keys=False, allow_unicode=True)
+        (folder / METADATA).write_text(text, encoding="utf-8")
+        kinds = [op.get_type_name() for op in model.get_ordered_ops()]
+        integers = len(quantized_layers(model))
+        return {
+            "int8_convolutions": integers,
+            "float_convolutions": sum(kind in CONVOLUTIONS for kind in kinds) - integers,
+            "fake_quantize_nodes": kinds.count("FakeQuantize"),
+        }
+
     def _left(self, settings: OpenVINOSettings) -> list[str]:
         """Convolutions that stay in float."""
         for layer in settings.float_layers:
@@ -227,6 +227,27 @@ class OpenVINOQuantizer:
         if settings.head == "float":
             left |= set(self.head)
         return sorted(left)
+
+
+def _write(model: ov.Model, path: Path) -> None:
+    """Save a net, and make sure that it was.
+
+    Raises:
+        OSError: As the disk has it: OpenVINO's own words say neither what is wrong nor where.
+        YoloKDError: The disk is not the reason.
+    """
+    import openvino as ov
+
+    try:
+        ov.save_model(model, path, compress_to_fp16=False)
+        read_openvino(path)  # some faults of a disk go unnoticed until somebody reads the file
+    except (RuntimeError, MisuseError) as error:
+        with path.with_name("probe").open("wb") as file:  # beside the half-written net: a full disk has no room for it
+            file.write(bytes(_PROBE))
+            file.flush()
+            os.fsync(file.fileno())
+        reason = " ".join(str(error).split())[:200]
+        raise YoloKDError(f"{path.name}: OpenVINO could not write the net: {reason}") from error
 
 
 def _ranges(settings: OpenVINOSettings) -> Any:

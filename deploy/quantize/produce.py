@@ -81,15 +81,25 @@ class Producer:
                 "created": now(),
             }
             if worst:
-                facts["sensitivity"] = [{"layer": w.layer, "error": round(w.error, 5)} for w in worst[:WORST]]
+                facts["sensitivity"] = named(worst)
             write_manifest(replace(self.parent, folder=folder, precision="int8", verdict=None, facts=facts, files={}))
         return read_artifact(target)
 
-    def sensitivity(self, settings: Settings) -> list[LayerError]:
-        """The layers that the recipe quantizes and what each costs alone, the worst first."""
+    def sensitivity(self, settings: Settings, made: Artifact) -> list[LayerError]:
+        """The layers that the recipe quantizes and what each costs alone, the worst first.
+
+        Args:
+            settings: The recipe.
+            made: What `write` made of it.
+        """
         self._check(settings)
-        return self._quantizer.sensitivity(settings, self.progress)
+        return self._quantizer.sensitivity(settings, made.model_path, self.progress)
 
     def _check(self, settings: Settings) -> None:
         if type(settings) is not self._quantizer.settings:
             raise MisuseError(f"a {type(settings).__name__} cannot be used on a net in {self.parent.format}")
+
+
+def named(worst: Sequence[LayerError]) -> list[dict[str, Any]]:
+    """The first of a ranking, as a manifest has them."""
+    return [{"layer": w.layer, "error": round(w.error, 5)} for w in worst[:WORST]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,7 +17,7 @@ from yolo_kd.errors import YoloKDError
 from yolo_kd.evidence import quantization_report
 from yolo_kd.evidence.candidates import summarise
 from yolo_kd.evidence.outcome import Outcome, Plan
-from yolo_kd.evidence.search import Trial, Way
+from yolo_kd.evidence.search import NOTES, Trial, Way
 from yolo_kd.evidence.verdict import Judged
 
 
@@ -37,6 +38,7 @@ def found(tmp_path, monkeypatch):
     split = Split("val", (tmp_path / "a.png",), {0: "car"})
     parent = artifact(tmp_path / "best_openvino_model", "fp32")
     made = artifact(tmp_path / "best_int8_openvino_model", "int8", Verdict(True, (), ("a remark",)))
+    made = replace(made, facts={"calibration": {"warnings": ["nothing was held out"]}})
     trials = [
         Trial("float", parent, "openvino", Way(), None, "bf16", 0.3842, {"small": 0.1}, 19.0, 20.0, size_mb=12.9),
         Trial(
@@ -68,3 +70,8 @@ def test_the_headline_is_of_the_pictures_that_nothing_was_chosen_on(found):
 
 def test_notes_name_the_artifact_and_a_net_that_does_not_open_has_no_pictures(found):
     assert "best_int8_openvino_model: a remark" in found.notes and found.pairs == []
+    assert found.notes[-1] == "calibration: nothing was held out"
+
+
+def test_what_the_times_are_is_noted(found):
+    assert found.notes[0].startswith("Candidates were compared on") and found.notes[1] == NOTES["latency"]

@@ -48,6 +48,42 @@ def test_throughput_is_ranked_by_frames_per_second():
     assert [t.name for t in ranked(trials, "openvino", 0.01)] == ["b", "a"]
 
 
+def test_the_most_precise_comes_first_where_nobody_timed():
+    trials = [
+        trial("float", 0.40, None, None),
+        trial("a", 0.392, None),
+        trial("b", 0.396, None),
+        trial("c", 0.38, None),
+    ]
+    assert [t.name for t in ranked(trials, "openvino", 0.01)] == ["b", "a"]
+
+
+def test_recipes_for_an_npu_are_symmetric_without_an_island_of_float():
+    for recipe in module.NPU_RECIPES.values():
+        assert isinstance(recipe, OpenVINOSettings) and recipe.preset == "performance"
+        assert recipe.stem == 0 and recipe.head == "int8" and not recipe.float_layers
+
+
+def test_for_an_npu_candidates_are_compared_by_precision_alone(onnx_producer, labelled, tmp_path, monkeypatch):
+    def never(*_: object) -> None:
+        raise AssertionError("timed on this CPU, which is no NPU")
+
+    for name in ("_turns", "_bursts", "ways"):
+        monkeypatch.setattr(module, name, never)
+    recipes = {"whole": ONNXSettings(), "coarse": ONNXSettings(ranges="percentile", percent=50.5)}
+    monkeypatch.setattr(module, "NPU_RECIPES", recipes)
+    told: list[str] = []
+    found = module.search({"onnx": onnx_producer}, read_split(labelled), "npu", tmp_path, tell=told.append)
+    assert [t.name for t in found] == ["float", "whole", "coarse"] and not any("timing" in line for line in told)
+    assert all(t.p50 is None and t.fps is None and t.way == Way() and t.ap is not None for t in found)
+    assert [t.name for t in ranked(found, "onnx", 1.0)] == ["whole", "coarse"]
+
+
+def test_every_target_says_what_its_times_are():
+    assert set(module.NOTES) == set(module.TARGETS)
+    assert "no p50 and no p95" in module.NOTES["throughput"] and "Not timed" in module.NOTES["npu"]
+
+
 @pytest.mark.parametrize(
     ("form", "bf16", "cores", "expected"),
     [

@@ -10,11 +10,13 @@ import pytest
 from yolo_kd.deploy import open_detector
 from yolo_kd.deploy.artifact import read_artifact
 from yolo_kd.deploy.quantize.onnx import ONNXSettings
+from yolo_kd.deploy.quantize.openvino import OpenVINOSettings
 
 from tests.conftest import write_pictures
 from yolo_kd.cli import main
 from yolo_kd.evidence import search
 from yolo_kd.evidence.outcome import ATTEMPTS
+from yolo_kd.modes import quantize
 
 CLIPPED = ("onnx.ranges=percentile", "onnx.percent=50.5")  # cuts off a quarter of all values at either end
 
@@ -62,6 +64,7 @@ def test_an_artifact_is_made_judged_and_opens(words, tmp_path, capsys):
     with open_detector(tmp_path / "best_int8_onnx_model") as detector:
         assert detector.backend.precision == "int8+f32"
     page = (tmp_path / "best_int8_report.html").read_text()
+    assert len(plain["sensitivity"]) == 10 and f"{plain['sensitivity'][0]['layer']}" in page
     assert "onnx INT8 passed and was chosen" in page and page.count("data:image/jpeg") == 16  # 8 pictures, both nets
     gate = [
         "gate",
@@ -74,7 +77,7 @@ def test_an_artifact_is_made_judged_and_opens(words, tmp_path, capsys):
 
 
 def test_a_net_that_lost_too_much_gets_layers_back_in_float(words, tmp_path, capsys):
-    assert main([*words, *CLIPPED]) == 0
+    assert main([*words, *CLIPPED, "sensitivity=false"]) == 0
     assert "its most sensitive layers go back into float" in capsys.readouterr().out
     plain = manifest(tmp_path)
     counts = [row["float_layers"] for row in plain["accuracy_aware"]]
@@ -84,8 +87,9 @@ def test_a_net_that_lost_too_much_gets_layers_back_in_float(words, tmp_path, cap
 
 
 def test_without_that_it_is_rejected_and_the_layers_are_named(words, tmp_path, capsys):
-    assert main([*words, *CLIPPED, "accuracy_aware=false"]) == 3
-    assert "best_int8_onnx_model: REJECTED" in capsys.readouterr().out
+    assert main([*words, *CLIPPED, "accuracy_aware=false", "sensitivity=false"]) == 3
+    out = capsys.readouterr().out
+    assert "best_int8_onnx_model: REJECTED" in out and "no layer goes back into float: accuracy_aware=false" in out
     assert "The one candidate did not pass: keep the float model" in (tmp_path / "best_int8_report.html").read_text()
     plain = manifest(tmp_path)
     errors = [row["error"] for row in plain["sensitivity"]]
@@ -101,11 +105,13 @@ def test_auto_takes_the_fastest_that_passes_and_keeps_every_candidate(words, tmp
     monkeypatch.setattr(search, "TIMED", 2)
     assert main([*words, "recipe=auto"]) == 0
     out = capsys.readouterr().out
+    assert search.NOTES["latency"] in out
     assert f"the fastest that passed: {tmp_path / 'best_int8_onnx_model'}" in out
     page = (tmp_path / "best_int8_report.html").read_text()
     assert "passed and was chosen" in page and "compared on 88 training pictures" in page
     assert all(f"onnx {name}" in page for name in search.RECIPES["onnx"])
     plain = manifest(tmp_path)
+    assert len(plain["sensitivity"]) == 10 and plain["sensitivity"][0]["layer"] in page
     recipes = {row["recipe"] for row in plain["search"]}
     assert recipes == {"float", *search.RECIPES["onnx"]} and all(row["p50 ms"] > 0 for row in plain["search"])
     assert plain["verdict"]["passed"] and plain["runtime"]["target"] == "latency"
@@ -116,12 +122,62 @@ def test_auto_takes_the_fastest_that_passes_and_keeps_every_candidate(words, tmp
     assert read_artifact(tmp_path / "best_int8_onnx_model").precision == "int8"
 
 
+def test_everything_goes_where_out_says(words, data, tmp_path, capsys):
+    """From a float artifact, from a bare .onnx file, and with out=."""
+    checkpoint = Path(words[1].removeprefix("model="))
+    assert main(["export", f"model={checkpoint}", "format=onnx", "imgsz=64", f"out={tmp_path / 'float'}"]) == 0
+    folder = tmp_path / "float" / "best_onnx_model"
+    (tmp_path / "bare").mkdir()
+    bare = shutil.copy(folder / "best.onnx", tmp_path / "bare" / "best.onnx")
+    made = {"best_calibration.json", "best_int8_onnx_model"}
+    plain = [w for w in words if not w.startswith(("model=", "imgsz="))] + ["gate=false", "sensitivity=false"]
+    before = sorted(p.name for p in tmp_path.iterdir())
+    for model, out, where in ((folder, None, tmp_path / "float"), (bare, None, tmp_path / "bare"),
+                              (folder, tmp_path / "one", tmp_path / "one"), (bare, tmp_path / "two", tmp_path / "two")):  # fmt: skip
+        assert main([*plain, f"model={model}", *([f"out={out}"] if out else [])]) == 0
+        assert made <= {p.name for p in where.iterdir()}
+        assert f"{where / 'best_int8_onnx_model'}: " in capsys.readouterr().out
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*before, "one", "two"])
+    assert {p.name for p in (tmp_path / "bare").iterdir()} == {"best.onnx", *made}
+    assert {p.name for p in folder.iterdir()} == {"best.onnx", "artifact.json"}, "the parent's folder is as it was"
+    gate = ["gate", f"artifact={tmp_path / 'bare' / 'best_int8_onnx_model'}", f"data={data}", "max_slowdown=1000"]
+    assert main([*gate, "max_drop=1", "max_class_drop=1", "min_f1=0", "min_iou=0", "max_score_error=1"]) == 0
+
+
+@pytest.mark.slow
+def test_a_plan_for_an_npu_takes_no_further_key(words, tmp_path, capsys, monkeypatch):
+    recipes = {"fast bias": OpenVINOSettings(preset="performance", bias="fast", ranges="quantile")}
+    monkeypatch.setattr(search, "NPU_RECIPES", recipes)
+    words = [w for w in words if not w.startswith("backend=")]
+    assert main([*words, "target=npu", "sensitivity=false"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("target=npu: backend=openvino, recipe=auto, openvino.preset=performance\n")
+    assert search.NOTES["npu"] in out and "the most precise that passed: " in out
+    plain = manifest(tmp_path, "openvino")
+    assert plain["recipe"]["preset"] == "performance" and plain["runtime"]["target"] == "npu"
+    assert plain["verdict"]["passed"] and plain["metrics"]["ms"] is None
+    assert not any("p50 ms" in row or "frames/s" in row for row in plain["search"])
+
+
+@pytest.mark.slow
+def test_for_an_npu_without_a_judgement_what_it_would_stumble_over_is_said(words, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(quantize, "npu_faults", lambda artifact: ["open shapes"])
+    words = [w for w in words if not w.startswith("backend=")]
+    assert main([*words, "target=npu", "gate=false", "sensitivity=false", "openvino.bias=none"]) == 3
+    out = capsys.readouterr().out
+    assert out.startswith("target=npu: backend=openvino, recipe=default, ") and "  on an NPU: open shapes\n" in out
+    recipe = manifest(tmp_path, "openvino")["recipe"]
+    assert (recipe["preset"], recipe["bias"]) == ("performance", "none")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         (["recipe=atuo"], "recipe=atuo: expected default or auto (did you mean 'auto'?)"),
         (["target=throughput"], "add recipe=auto"),
-        (["target=npu", "recipe=auto"], "target=npu: is served by OpenVINO alone; add backend=openvino"),
+        (["target=npu"], "backend=onnx: target=npu is served by OpenVINO alone; leave backend= out"),
+        (["target=npu", "backend=openvino", "openvino.preset=mixed"], "target=npu takes symmetric activations"),
+        (["target=npu", "backend=openvino", "recipe=auto", "gate=false"], "recipe=auto: needs data= and gate=true"),
         (["recipe=auto", "onnx.stem=0"], "recipe=auto: tries recipes of its own"),
         (["recipe=auto", "gate=false"], "recipe=auto: needs data= and gate=true"),
         (["max_drop=much"], "max_drop=much: expected a number of 0 or more"),
@@ -134,3 +190,11 @@ def test_mistakes_are_one_line(words, tmp_path, capsys, change, said):
     printed = capsys.readouterr().err.strip().splitlines()
     assert len(printed) == 1 and said in printed[0]
     assert [p.name for p in tmp_path.iterdir()] == ["best.pt"]
+
+
+def test_the_help_names_every_key_and_setting(capsys):
+    assert main(["quantize", "--help"]) == 0
+    text = capsys.readouterr().out
+    keys = [*quantize.DEFAULTS, "openvino.preset", "openvino.stem", "onnx.activations", "onnx.per_channel"]
+    assert all(f"\n  {key}=" in text for key in keys if key != "debug")
+    assert all(len(line) <= 130 for line in text.splitlines())

@@ -10,10 +10,10 @@ from typing import Any
 
 from yolo_kd.data.split import Split
 from yolo_kd.deploy import machine
-from yolo_kd.deploy.artifact import MANIFEST, Artifact, read_artifact, write_manifest
-from yolo_kd.deploy.quantize.gate import Limits
-from yolo_kd.deploy.quantize.produce import WORST, Producer, Settings
-from yolo_kd.deploy.quantize.sensitivity import LayerError
+from yolo_kd.deploy.artifact import MANIFEST, Artifact, Verdict, read_artifact, write_manifest
+from yolo_kd.deploy.doctor import npu_faults
+from yolo_kd.deploy.quantize.gate import Limits, strain
+from yolo_kd.deploy.quantize.produce import Producer, Settings, named
 from yolo_kd.deploy.quantize.staging import staged
 from yolo_kd.evidence.judge import TIMED
 from yolo_kd.evidence.recovery import recover
@@ -30,11 +30,12 @@ class Plan:
     Args:
         limits: The gate's.
         judged_on: Held-out pictures for the gate.
-        tuning: Labelled pictures for choosing between candidates; None if there are too few.
+        tuning: Pictures for choosing between candidates; None if there are too few.
         target: "latency", "throughput" or "npu".
         threads: Of the CPU while it is judged; the runtime's choice if None.
         overwrite: Replace folders that we did not write.
-        sensitivity: Name the most sensitive layers even of an artifact that passes.
+        accuracy_aware: Put layers of a net that lost too much back into float.
+        sensitivity: Name the layers with the largest error of every artifact; otherwise of a rejected one only.
         tell: Called with a line for each step.
     """
 
@@ -44,13 +45,19 @@ class Plan:
     target: str = "latency"
     threads: int | None = None
     overwrite: bool = False
-    sensitivity: bool = False
+    accuracy_aware: bool = True
+    sensitivity: bool = True
     tell: Callable[[str], None] = print
 
     def judge(self, artifact: Artifact, parent: Artifact) -> Judged:
-        """The gate; an artifact for an NPU is not timed on the CPU."""
+        """The gate; for an NPU nothing is timed on the CPU, and what an NPU would stumble over is a reason to reject."""
         timed = 0 if self.target == "npu" else TIMED
-        return judge(artifact, parent, self.judged_on, self.limits, "CPU", self.threads, timed)
+        judged = judge(artifact, parent, self.judged_on, self.limits, "CPU", self.threads, timed)
+        faults = tuple(f"on an NPU: {fault}" for fault in npu_faults(artifact)) if self.target == "npu" else ()
+        if not faults:
+            return judged
+        verdict = Verdict(False, (*judged.verdict.reasons, *faults), judged.verdict.remarks)
+        return replace(judged, artifact=write_manifest(replace(judged.artifact, verdict=verdict)))
 
 
 @dataclass(frozen=True)
@@ -66,9 +73,7 @@ class Outcome:
     trial: Trial | None = None
 
 
-def one_recipe(
-    producer: Producer, settings: Settings, plan: Plan, target: Path, work: Path, accuracy_aware: bool = True
-) -> Outcome:
+def one_recipe(producer: Producer, settings: Settings, plan: Plan, target: Path, work: Path) -> Outcome:
     """Make one recipe's artifact and judge it; if it lost too much, put layers back into float and judge it again.
 
     Args:
@@ -77,29 +82,22 @@ def one_recipe(
         plan: What it has to be good for.
         target: The artifact's folder.
         work: A folder for attempts.
-        accuracy_aware: Whether layers may go back into float.
     """
-    parent = producer.parent
-    judged = plan.judge(producer.write(settings, target, plan.overwrite), parent)
-    if judged.verdict.passed and not plan.sensitivity:
-        return Outcome(judged)
-    ranking = producer.sensitivity(settings)
-    if lost_too_much(judged, plan.limits) and accuracy_aware:
-        if plan.tuning is None:
-            plan.tell("accuracy-aware quantization: left out, too few pictures are neither calibrated on nor judged on")
-        else:
-            plan.tell(f"{target.name}: lost too much, so its most sensitive layers go back into float")
-            restored = recover(producer, settings, ranking, plan.tuning, plan.limits.max_drop, work, plan.tell)
-            tried = [{"float_layers": count, "AP": metric} for count, metric in restored.tried]
-            again = place(restored.net, target, plan.overwrite, {"accuracy_aware": tried})
-            return Outcome(plan.judge(again, parent))
-    return Outcome(replace(judged, artifact=write_manifest(_with_worst(judged.artifact, ranking))))
+    made = producer.write(settings, target, plan.overwrite)
+    judged = plan.judge(made, producer.parent)
+    if not judged.passed and _worth_mending(judged, plan):
+        plan.tell(f"{target.name}: lost too much, so its most sensitive layers go back into float")
+        assert plan.tuning is not None
+        ranking = producer.sensitivity(settings, made)
+        better = recover(producer, settings, ranking, plan.tuning, plan.limits, work, plan.tell)
+        return Outcome(plan.judge(place(better.artifact, target, plan.overwrite, {}), producer.parent))
+    return Outcome(_with_layers(judged, producer, settings, plan))
 
 
 def fastest(
     producers: Mapping[str, Producer], plan: Plan, where: Callable[[Artifact], Path], work: Path, timed: int = TIMED
 ) -> tuple[list[Outcome], list[Trial]]:
-    """Search, and put the fastest artifact of each back end that passes the gate in its place.
+    """Search, and put the first artifact of each back end that passes the gate in its place, the fastest tried first.
 
     Args:
         producers: One for each back end.
@@ -115,23 +113,23 @@ def fastest(
     trials = search(producers, plan.tuning, plan.target, work, timed, plan.tell)
     outcomes = []
     for backend, producer in producers.items():
-        options = ranked(trials, backend, plan.limits.max_drop)[:ATTEMPTS]
-        if not options:
+        outcome = None
+        for option in ranked(trials, backend, plan.limits.max_drop)[:ATTEMPTS]:
+            outcome = _attempt(option, producer, trials, plan, where)
+            if outcome.judged.passed:
+                break
+        if outcome is None:
+            plan.tell(f"{backend}: every recipe loses more than {plan.limits.max_drop:g} AP, or does not run")
+        if (outcome is None and plan.accuracy_aware) or (
+            outcome is not None and not outcome.judged.passed and _worth_mending(outcome.judged, plan)
+        ):
             rescued = _rescue(producer, trials, plan, work / f"{backend}_rescue")
             trials += rescued
-            options = rescued
-        for option in options:
-            assert option.artifact is not None
-            found = place(option.artifact, where(producer.parent), plan.overwrite, _chosen(option, trials, plan))
-            judged = plan.judge(found, producer.parent)
-            tried = replace(option, rejected=judged.verdict.reasons)
-            trials[trials.index(option)] = tried
-            outcome = Outcome(judged, tried)
-            if judged.verdict.passed:
-                break
-            plan.tell(f"{backend} {option.name}: rejected by the gate ({'; '.join(judged.verdict.reasons)})")
-        if options:
-            outcomes.append(outcome)
+            outcome = next((_attempt(trial, producer, trials, plan, where) for trial in rescued), outcome)
+        if outcome is not None:
+            trial = outcome.trial
+            assert trial is not None and trial.settings is not None
+            outcomes.append(replace(outcome, judged=_with_layers(outcome.judged, producer, trial.settings, plan)))
     return outcomes, trials
 
 
@@ -145,29 +143,52 @@ def place(artifact: Artifact, target: Path, overwrite: bool, facts: Mapping[str,
     return read_artifact(target)
 
 
-def lost_too_much(judged: Judged, limits: Limits) -> bool:
-    """Whether the net itself is the fault, so that more of it in float may help: it runs, and its boxes are worse."""
-    seen = judged.seen
-    if judged.verdict.passed or seen.failure or not seen.finite:
-        return False
-    dropped = seen.ap is not None and not seen.ap[1] - seen.ap[0] <= limits.max_drop
-    return dropped or any("AP of" in reason or "boxes" in reason for reason in judged.verdict.reasons)
+def _worth_mending(judged: Judged, plan: Plan) -> bool:
+    """Whether more of a rejected net in float may help, by the gate's numbers; if not, why is told."""
+    seen, why = judged.seen, ""
+    if seen.failure or not seen.finite:
+        why = "it does not run on every picture, which float layers do not mend"
+    elif strain(seen, plan.limits) <= 1:
+        why = "boxes, confidences and AP are within the limits, and float layers mend nothing else"
+    elif not plan.accuracy_aware:
+        why = "accuracy_aware=false"
+    elif plan.tuning is None:
+        why = "too few pictures are neither calibrated on nor judged on"
+    if why:
+        plan.tell(f"{judged.artifact.folder.name}: no layer goes back into float: {why}")
+    return not why
+
+
+def _attempt(
+    option: Trial, producer: Producer, trials: list[Trial], plan: Plan, where: Callable[[Artifact], Path]
+) -> Outcome:
+    """Put a candidate in its place and let the gate judge it; what the gate said goes into the list of trials."""
+    assert option.artifact is not None
+    found = place(option.artifact, where(producer.parent), plan.overwrite, _chosen(option, trials, plan))
+    judged = plan.judge(found, producer.parent)
+    tried = replace(option, rejected=judged.verdict.reasons)
+    trials[trials.index(option)] = tried
+    if not judged.passed:
+        plan.tell(f"{option.backend} {option.name}: rejected by the gate ({'; '.join(judged.verdict.reasons)})")
+    return Outcome(judged, tried)
 
 
 def _rescue(producer: Producer, trials: Sequence[Trial], plan: Plan, work: Path) -> list[Trial]:
     """The candidate with the least loss, with layers back in float; empty if none ran at all."""
     assert plan.tuning is not None
     backend = producer.parent.format
-    ran = [t for t in trials if t.backend == backend and t.settings is not None and t.ap is not None and not t.failure]
+    ran = [t for t in trials if t.backend == backend and t.settings is not None and t.artifact and not t.failure]
     if not ran:
         return []
     best = max(ran, key=lambda t: t.ap or 0.0)
-    assert best.settings is not None
-    plan.tell(f"{backend}: every recipe loses more than {plan.limits.max_drop:g}; layers go back into float")
-    ranking = producer.sensitivity(best.settings)
-    restored = recover(producer, best.settings, ranking, plan.tuning, plan.limits.max_drop, work, plan.tell)
-    name = f"{best.name}, {len(restored.layers)} layers in float"
-    return [replace(best, name=name, artifact=restored.net, ap=restored.metric, p50=None, p95=None, fps=None)]
+    assert best.settings is not None and best.artifact is not None
+    plan.tell(f"{backend}: layers of {best.name} go back into float")
+    ranking = producer.sensitivity(best.settings, best.artifact)
+    better = recover(producer, best.settings, ranking, plan.tuning, plan.limits, work, plan.tell)
+    name = f"{best.name}, {len(better.layers)} layers in float"
+    ap = None if better.seen.ap is None else better.seen.ap[0]
+    unknown: dict[str, Any] = {"p50": None, "p95": None, "fps": None, "by_size": {}, "rejected": ()}
+    return [replace(best, name=name, artifact=better.artifact, ap=ap, **unknown)]
 
 
 def _chosen(option: Trial, trials: Sequence[Trial], plan: Plan) -> dict[str, Any]:
@@ -177,6 +198,10 @@ def _chosen(option: Trial, trials: Sequence[Trial], plan: Plan) -> dict[str, Any
     return {"runtime": {"target": plan.target, **way}, "search": rows}
 
 
-def _with_worst(artifact: Artifact, ranking: Sequence[LayerError]) -> Artifact:
-    worst = [{"layer": row.layer, "error": round(row.error, 5)} for row in ranking[:WORST]]
-    return replace(artifact, facts={**artifact.facts, "sensitivity": worst})
+def _with_layers(judged: Judged, producer: Producer, settings: Settings, plan: Plan) -> Judged:
+    """The same with the layers of the largest error in the manifest, where the plan or a rejection asks for them."""
+    artifact = judged.artifact
+    if "sensitivity" in artifact.facts or (judged.passed and not plan.sensitivity):
+        return judged
+    worst = named(producer.sensitivity(settings, artifact))
+    return replace(judged, artifact=write_manifest(replace(artifact, facts={**artifact.facts, "sensitivity": worst})))

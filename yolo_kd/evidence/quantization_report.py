@@ -16,7 +16,7 @@ from yolo_kd.errors import YoloKDError
 from yolo_kd.evidence.candidates import Kind, Pair, Report, Row
 from yolo_kd.evidence.evaluation import read_frame
 from yolo_kd.evidence.outcome import Outcome, Plan
-from yolo_kd.evidence.search import Trial, changed, size_mb
+from yolo_kd.evidence.search import NOTES, Trial, changed, size_mb
 from yolo_kd.evidence.strip import pairs
 from yolo_kd.evidence.verdict import Judged
 
@@ -36,8 +36,11 @@ def report(outcomes: Sequence[Outcome], trials: Sequence[Trial], parents: Sequen
     best = chosen(outcomes)
     notes = [f"{o.judged.artifact.folder.name}: {line}" for o in outcomes for line in o.judged.verdict.remarks]
     if trials and plan.tuning:
-        notes.insert(0, _compared(outcomes, plan))
+        notes[:0] = [_compared(outcomes, plan), NOTES[plan.target]]
     shown = best or (outcomes[0] if outcomes else None)
+    if shown:
+        calibration = shown.judged.artifact.facts.get("calibration") or {}
+        notes += [f"calibration: {line}" for line in calibration.get("warnings", ())]
     return Report(
         title=f"INT8 of {Path(parents[0].model).stem}",
         facts=_facts(shown, plan),

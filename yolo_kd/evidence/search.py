@@ -4,6 +4,9 @@ Every candidate is built and measured, and stays in the table: precision on pict
 judged on, time in turns with all others. Floats are candidates too, in what the runtime picks by itself and in float32,
 because a speed-up means something only against the float that would run otherwise: OpenVINO takes bf16 where the CPU has
 it and does not say so.
+
+Not tried: int8 activations of ONNX Runtime (`onnx.activations=s8`), which x86 has no instruction for, and one scale for all
+channels of a weight (`onnx.per_channel=false`), which costs 5 to 13 points of precision; both can be asked for by name.
 """
 
 from __future__ import annotations
@@ -50,10 +53,18 @@ RECIPES: Mapping[str, Mapping[str, Settings]] = {
         "percentile": ONNXSettings(ranges="percentile"),
     },
 }
-# An NPU wants symmetric weights and activations, and no float islands that would fall back to the CPU.
+# An NPU wants symmetric weights and activations, and no float islands between integers.
 NPU_RECIPES: Mapping[str, Settings] = {
     "symmetric": OpenVINOSettings(preset="performance"),
-    "symmetric, float stem": OpenVINOSettings(preset="performance", stem=3),
+    "symmetric, quantile ranges": OpenVINOSettings(preset="performance", ranges="quantile"),
+    "symmetric, fast bias": OpenVINOSettings(preset="performance", bias="fast"),
+}
+# What the reader of a search's table has to know.
+NOTES: Mapping[str, str] = {
+    "latency": "p50 and p95: one frame after the other, candidates in turns.",
+    "throughput": f"frames/s: median of {BURSTS} lists of {4 * FRAMES} frames, several frames under way at once; a frame has no "
+    "time of its own then, so there is no p50 and no p95.",
+    "npu": "Not timed: what this CPU needs for them says nothing about an NPU. The most precise one comes first.",
 }
 
 
@@ -83,9 +94,9 @@ class Trial:
         runs_in: The precision that really ran.
         ap: Average precision on the tuning pictures; None without labels.
         by_size: AP of small, medium and large boxes.
-        p50: Median milliseconds a frame; None for throughput.
+        p50: Median milliseconds a frame; None for throughput, and for an NPU.
         p95: Of every twenty frames nineteen are faster.
-        fps: Frames per second; None for latency.
+        fps: Frames per second; None but for throughput.
         size_mb: Megabytes of its files.
         failure: Why it could not be made or run.
         rejected: The gate's reasons, if it tried the gate and was rejected.
@@ -148,9 +159,10 @@ def ways(artifact: Artifact, cores: int) -> list[Way]:
 
 
 def ranked(trials: Sequence[Trial], backend: str, max_drop: float) -> list[Trial]:
-    """The INT8 candidates of a back end that lose no more than allowed against its float, the fastest first.
+    """The INT8 candidates of a back end that lose no more than allowed against its float.
 
-    Without labels nothing is known of the loss, and all that ran are taken.
+    The fastest comes first, of equally fast ones, such as those that nobody timed, the most precise. Without labels nothing
+    is known of the loss, and all that ran are taken.
     """
     own = [t for t in trials if t.backend == backend and not t.failure]
     parents = [t.ap for t in own if t.settings is None and t.way.precision is None and t.ap is not None]
@@ -159,7 +171,7 @@ def ranked(trials: Sequence[Trial], backend: str, max_drop: float) -> list[Trial
         for t in own
         if t.settings is not None and (not parents or (t.ap is not None and parents[0] - t.ap <= max_drop))
     ]
-    return sorted(kept, key=lambda t: t.seconds)
+    return sorted(kept, key=lambda t: (t.seconds, -(t.ap or 0.0)))
 
 
 def search(
@@ -175,7 +187,7 @@ def search(
     Args:
         producers: One for each back end.
         tuning: Pictures to compare the candidates on.
-        target: "latency" or "throughput"; "npu" takes the recipes for one, and times on the CPU.
+        target: "latency" or "throughput"; "npu" takes the recipes for one, and times nothing.
         folder: Where the artifacts go, each in a folder of its own.
         timed: Runs of each candidate.
         tell: Called with a line for each step.
@@ -196,6 +208,8 @@ def search(
             else:
                 plain = Trial(name, artifact, backend, Way(), settings, size_mb=size_mb(artifact))
                 trials += _judged(plain, tuning, [Way()] if target == "npu" else ways(artifact, machine.cores()))
+    if target == "npu":
+        return trials
     tell(f"timing {sum(not t.failure for t in trials)} candidates in turns")
     frames = [read_frame(p) for p in tuning.images[:FRAMES]]
     return _bursts(trials, frames) if target == "throughput" else _turns(trials, frames, timed)

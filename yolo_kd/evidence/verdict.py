@@ -74,16 +74,7 @@ def judge(
     """
     _require_parent(artifact, parent)
     identity = identify(split)
-    with _open(parent, device, threads) as reference:
-        ran = {"parent": reference.backend.precision}
-        try:
-            with _open(artifact, device, threads) as candidate:
-                ran["artifact"] = candidate.backend.precision
-                seen = measure(candidate, reference, split, timed, artifact.folder.name)
-        except (MisuseError, GateError):
-            raise
-        except YoloKDError as error:  # it does not even open: that is a verdict, not an accident
-            seen = broken(len(split.images), 0, str(error))
+    seen, ran = compare(artifact, parent, split, timed, device=device, threads=threads)
     seen = replace(seen, overlap=overlap(identity, artifact.facts))
     metrics = {k: v for k, v in asdict(seen).items() if k != "labelled"}
     artifact.check_files()  # what is written below speaks of the files that were measured
@@ -95,6 +86,34 @@ def judge(
         "device": {"name": device, "cpu": machine.model_name(), "isa": machine.describe(), "runs in": ran},
     }
     return Judged(write_manifest(replace(artifact, verdict=decide(seen, limits), facts=facts)), seen, ran)
+
+
+def compare(
+    artifact: Artifact, parent: Artifact, split: Split, timed: int = 0, **options: Any
+) -> tuple[Measured, dict[str, str]]:
+    """What is seen of an artifact beside its float parent, and in what precision "artifact" and "parent" really ran.
+
+    Args:
+        artifact: What is looked at.
+        parent: The float artifact that it was made from.
+        split: Images that neither was made from.
+        timed: Pairs of timed runs.
+        **options: Of `open_detector`, for both.
+
+    Raises:
+        MisuseError: A value or picture is unusable.
+        GateError: A file is not the one that the manifest speaks of.
+    """
+    with _open(parent, **options) as reference:
+        ran = {"parent": reference.backend.precision}
+        try:
+            with _open(artifact, **options) as candidate:
+                ran["artifact"] = candidate.backend.precision
+                return measure(candidate, reference, split, timed, artifact.folder.name), ran
+        except (MisuseError, GateError):
+            raise
+        except YoloKDError as error:  # it does not even open: that is a verdict, not an accident
+            return broken(len(split.images), 0, str(error)), ran
 
 
 def find_parent(artifact: Artifact) -> Artifact:
@@ -129,8 +148,8 @@ def _float_files(made_from: Any) -> dict[str, str]:
         return {}
     name = made_from.get("file")
     files = made_from.get("files") or {name: made_from.get("sha256")}  # older manifests name the net alone
-    plain = name in files and all(isinstance(n, str) and n and Path(n).name == n for n in files)
-    return {name: files[name], **files} if plain else {}
+    plain = all(isinstance(n, str) and n and Path(n).name == n for n in files)
+    return {name: files[name], **files} if isinstance(name, str) and name in files and plain else {}
 
 
 def _named_like(name: str, folder: Path) -> list[Path]:
@@ -194,12 +213,6 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _open(artifact: Artifact, device: str, threads: int | None) -> Detector:
-    return open_detector(
-        artifact,
-        device=device,
-        threads=threads,
-        confidence=LOW_CONFIDENCE,
-        multi_label=True,
-        allow_rejected=True,  # to be judged again
-    )
+def _open(artifact: Artifact, **options: Any) -> Detector:
+    """For a precision; a rejected one too, because it is to be judged again."""
+    return open_detector(artifact, confidence=LOW_CONFIDENCE, multi_label=True, allow_rejected=True, **options)

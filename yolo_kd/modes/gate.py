@@ -15,6 +15,14 @@ from yolo_kd.modes.keys import settled
 
 REJECTED = 3
 LIMITS = {f.name: f.default for f in fields(Limits)}
+MEANING = {
+    "max_drop": "AP that may be lost against the parent, absolute",
+    "max_class_drop": "the same for any class, and for small, medium and large boxes, with 20 labelled boxes or more",
+    "min_f1": "of the boxes matched with the parent's at IoU .5",
+    "max_score_error": "mean difference of the confidences of matched boxes",
+    "min_iou": "mean IoU of matched boxes",
+    "max_slowdown": "time per image, as a multiple of the parent's on this device",
+}
 DEFAULTS: dict[str, Any] = {
     "artifact": None,
     "parent": None,
@@ -49,20 +57,21 @@ def main(settings: dict[str, Any]) -> int:
 
 def help_text() -> str:
     """The keys."""
-    limits = "\n".join(f"  {key}={value}" for key, value in LIMITS.items())
+    limits = "\n".join(f"  {f'{key}={value}':<22}{MEANING[key]}" for key, value in LIMITS.items())
     return f"""usage: yolo-kd gate artifact=<folder> data=<data.yaml> [key=value ...]
 
 Measures the artifact beside its float parent on this device, writes the verdict into artifact.json, exits 3 if rejected.
+Layers with the largest error are named if the artifact's manifest has them, see yolo-kd quantize sensitivity=.
 
-  artifact=   folder with the model that is to be judged
-  parent=     the float model that it was made from: a folder or an .onnx file, no checkpoint, so that no torch is needed;
-              found beside the artifact by its hash if left out
-  data=       data set YAML with held-out images
+  artifact=   folder with the model that is to be judged, and its artifact.json
+  parent=     the float model that it was made from: a folder or an .onnx file, no checkpoint, so that no torch is needed; if
+              left out, looked for beside the artifact, by the hashes of all files of its net
+  data=       data set YAML with held-out images; without labels AP is not compared
   split=val   part of it
   device=CPU  CPU, GPU, NPU, AUTO
   threads=    of the CPU; the runtime chooses unless given
 
-limits (AP absolute, max_slowdown as a multiple of the parent's time):
+limits:
 {limits}"""
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,18 @@ import numpy as np
 
 from yolo_kd.cfg.values import read_size
 from yolo_kd.data.split import Split, read_split
-from yolo_kd.deploy.artifact import MANIFEST, Artifact, read_artifact, sha256
+from yolo_kd.deploy.artifact import MANIFEST, Artifact, read_artifact, sha256, write_manifest
+from yolo_kd.deploy.doctor import npu_faults
 from yolo_kd.deploy.quantize.calibration import CalibrationSet, read_calibration
 from yolo_kd.deploy.quantize.onnx import ONNXSettings
 from yolo_kd.deploy.quantize.openvino import OpenVINOSettings
-from yolo_kd.deploy.quantize.produce import Producer, Settings
+from yolo_kd.deploy.quantize.produce import Producer, Settings, named
 from yolo_kd.deploy.quantize.progress import Line
 from yolo_kd.errors import MisuseError, did_you_mean
 from yolo_kd.evidence.outcome import Plan, fastest, one_recipe
 from yolo_kd.evidence.quantization_report import chosen, report
 from yolo_kd.evidence.report import write_report
-from yolo_kd.evidence.search import TARGETS, Trial
+from yolo_kd.evidence.search import NOTES, TARGETS, Trial
 from yolo_kd.evidence.table import aligned
 from yolo_kd.evidence.verdict import text
 from yolo_kd.modes.calibrate import gather, tell
@@ -46,7 +48,7 @@ DEFAULTS: dict[str, Any] = {
     "split": "val",
     "gate": True,
     "accuracy_aware": True,
-    "sensitivity": False,
+    "sensitivity": True,
     "threads": None,
     "out": None,
     "seed": 0,
@@ -64,38 +66,40 @@ def main(settings: dict[str, Any]) -> int:
     recipes = read_recipes(settings)
     plain = {k: v for k, v in settings.items() if "." not in k}
     keys = settled(plain, DEFAULTS, "quantize", {"count": 1}, free=("imgsz",))
+    if keys["target"] == "npu":
+        keys, recipes = _for_npu(keys, settings, recipes)
     _check(keys, any("." in k for k in settings))
     limits = read_limits(keys)
     judged_on = read_split(str(keys["data"]), str(keys["split"])) if keys["data"] and keys["gate"] else None
     parents = float_parents(keys)
-    calibration = _calibration(keys)
+    where = partial(int8_folder, out=keys["out"])
+    beside, stem = where(parents[0]).parent, Path(parents[0].model).stem
+    calibration = _calibration(keys, beside / f"{stem}_calibration.json")
     producers = {parent.format: Producer(parent, calibration, Line()) for parent in parents}
     if judged_on is None:
-        for backend, producer in producers.items():
-            worst = producer.sensitivity(recipes[backend]) if keys["sensitivity"] else []
-            _say(producer.write(recipes[backend], int8_folder(producer.parent), keys["overwrite"], worst))
-        print("not judged yet: yolo-kd gate artifact=<folder> data=<data.yaml>")
-        return 0
+        return _unjudged(producers, recipes, where, keys)
     tuning = left_over(str(keys["data"]), calibration)
+    if keys["recipe"] == "auto" and tuning is None:
+        if settings.get("recipe") == "auto":
+            raise MisuseError(
+                f"recipe=auto: data={keys['data']} has too few training pictures to choose between recipes on; leave "
+                "recipe= out, or lower count="
+            )
+        keys["recipe"] = "default"
+        print("recipe=default: too few training pictures are left to choose between recipes on")
     plan = Plan(
-        limits, judged_on, tuning, keys["target"], keys["threads"], keys["overwrite"], keys["sensitivity"] is True
-    )
+        limits, judged_on, tuning, keys["target"], keys["threads"], keys["overwrite"], keys["accuracy_aware"],
+        keys["sensitivity"],
+    )  # fmt: skip
     trials: list[Trial] = []
     with tempfile.TemporaryDirectory(prefix="yolo-kd-") as work:
         if keys["recipe"] == "auto":
-            if tuning is None:
-                raise MisuseError(
-                    f"recipe=auto: data={keys['data']} has too few training pictures to choose between recipes on; leave "
-                    "recipe= out, or lower count="
-                )
-            outcomes, trials = fastest(producers, plan, int8_folder, Path(work))
+            outcomes, trials = fastest(producers, plan, where, Path(work))
             print(aligned([t.row() for t in trials]))
+            print(NOTES[plan.target])
         else:
-            outcomes = [
-                one_recipe(p, recipes[b], plan, int8_folder(p.parent), Path(work) / b, keys["accuracy_aware"] is True)
-                for b, p in producers.items()
-            ]
-        page = int8_folder(parents[0]).with_name(f"{Path(parents[0].model).stem}_int8_report.html")
+            outcomes = [one_recipe(p, recipes[b], plan, where(p.parent), Path(work) / b) for b, p in producers.items()]
+        page = beside / f"{stem}_int8_report.html"
         write_report(page, report(outcomes, trials, parents, plan))
     for outcome in outcomes:
         _say(outcome.judged.artifact)
@@ -107,7 +111,8 @@ def main(settings: dict[str, Any]) -> int:
     print(f"report: {page}")
     best = chosen(outcomes)
     if keys["recipe"] == "auto" and best:
-        print(f"the fastest that passed: {best.judged.artifact.folder}")
+        first = "most precise" if keys["target"] == "npu" else "fastest"
+        print(f"the {first} that passed: {best.judged.artifact.folder}")
         return 0
     return 0 if best and all(o.judged.verdict.passed for o in outcomes) else REJECTED
 
@@ -190,9 +195,15 @@ def float_parents(keys: Mapping[str, Any]) -> list[Artifact]:
     return found
 
 
-def int8_folder(parent: Artifact) -> Path:
-    """Where the INT8 artifact of a float one goes: as Ultralytics names it, beside the parent."""
-    return parent.folder.absolute().with_name(f"{Path(parent.model).stem}_int8_{parent.format}_model")
+def int8_folder(parent: Artifact, out: str | Path | None = None) -> Path:
+    """Where the INT8 artifact of a float one goes, as Ultralytics names it: into `out`, or beside the parent if that is None.
+
+    A bare .onnx file, which has no folder of its own, has it beside itself.
+    """
+    bare = parent.format == "onnx" and not (parent.folder / MANIFEST).is_file()
+    beside = parent.folder.absolute() if bare else parent.folder.absolute().parent
+    folder = beside if out is None else Path(out).absolute()
+    return folder / f"{Path(parent.model).stem}_int8_{parent.format}_model"
 
 
 def help_text() -> str:
@@ -201,34 +212,89 @@ def help_text() -> str:
     for backend, recipe in RECIPES.items():
         lines += [f"  {backend}.{f.name}={_spell(f.default)}" for f in fields(recipe)]
     limits = "\n".join(f"  {key}={value}" for key, value in LIMITS.items())
-    return f"""usage: yolo-kd quantize model=<.pt or float folder> data=<data.yaml> [key=value ...]
+    return f"""usage: yolo-kd quantize model=<.pt or float artifact> data=<data.yaml> [key=value ...]
 
-Makes INT8 artifacts beside their float parents, judges each with the gate, exits 3 if one is rejected.
+Makes INT8 artifacts beside their float parents, judges each with the gate, writes a report, exits 3 if one is rejected (with
+recipe=auto: if none passes). All that is measured is measured on this machine's CPU: there is no device=; yolo-kd gate
+device= judges an artifact on another device.
 
-  model=               checkpoint, or a float artifact (then no torch is needed)
-  data=                data set: its train part is calibrated on, its val part judged on
+  model=               checkpoint, or a float artifact, folder or file (then no torch is needed)
+  data=                data set: its train part is calibrated on, its split= judged on; val and test are never calibrated on
   backend=all          openvino, onnx or all
-  recipe=default       auto tries recipes, precision hints and threads, and takes the fastest within max_drop
-  target=latency       what auto aims at: latency, throughput, or npu (OpenVINO, symmetric, prepared without the device)
+  recipe=default       auto tries recipes, precision hints and threads; of those within max_drop the fastest that the gate passes
+                       is taken
+  target=latency       what auto aims at: latency, throughput (frames/s, several under way), or npu: OpenVINO, symmetric,
+                       recipe=auto where data= and gate= allow, the most precise one, not timed, refused for what an NPU
+                       would stumble over; prepared without the device
   calibration=         list from yolo-kd calibrate
-  count=300            calibration pictures, where the list is made here
-  imgsz=640            input size, a side or height,width
-  end2end=false        true takes the one-to-one head of v10 and 26
+  count=300            calibration pictures, where the list is made here: <name>_calibration.json beside the artifacts
+  imgsz=640            input size, a side or height,width; of a checkpoint
+  end2end=false        true takes the one-to-one head of v10 and 26; of a checkpoint
   split=val            part of the data set for the gate
   gate=true            false leaves the judgement to yolo-kd gate
-  accuracy_aware=true  an artifact that lost too much gets its most sensitive layers back in float
-  sensitivity=false    true measures what each layer costs even if the artifact passes
+  accuracy_aware=true  a net whose boxes, confidences or AP are beyond the gate's limits gets its most sensitive layers back
+                       in float, if {LEAST_TUNING} training pictures are left that were not calibrated on; false leaves it rejected
+  sensitivity=true     names the layers with the largest error in every artifact's manifest and report; false only those of a
+                       rejected one, which saves 8 runs of the net for each of its layers
   threads=             of the CPU while it is judged; the runtime chooses unless given
-  out=                 where the folders go; beside the checkpoint if left out
+  out=                 where everything goes; beside the float artifact or checkpoint if left out; yolo-kd gate finds a float
+                       artifact only beside its INT8 one, and takes parent= for others
   seed=0               of the choice of pictures, and of NNCF
   overwrite=false      true replaces folders that yolo-kd did not write, and float exports of other settings
   trust=false          true lets the checkpoint run code of its own while it is loaded
 
-limits of the gate (AP absolute, max_slowdown as a multiple of the parent's time):
+limits of the gate (see yolo-kd gate --help):
 {limits}
 
-recipe, with the defaults that measured best (docstrings of yolo_kd.deploy.quantize.openvino and .onnx):
+recipe, with the defaults that measured best (docstrings of yolo_kd.deploy.quantize.openvino and .onnx); auto leaves out
+onnx.activations=s8 (x86 has no instruction for it) and onnx.per_channel=false (5 to 13 points of precision):
 {chr(10).join(lines)}"""
+
+
+def _for_npu(
+    keys: dict[str, Any], given: Mapping[str, Any], recipes: dict[str, Settings]
+) -> tuple[dict[str, Any], dict[str, Settings]]:
+    """The keys and recipes that a plan for an NPU implies; a line says what was chosen.
+
+    Raises:
+        MisuseError: A key that asks for something else.
+    """
+    if keys["backend"] not in ("all", "openvino"):
+        raise MisuseError(f"backend={keys['backend']}: target=npu is served by OpenVINO alone; leave backend= out")
+    own = [key for key in given if key.startswith("openvino.")]
+    if "openvino.preset" in own and given["openvino.preset"] != "performance":
+        raise MisuseError(
+            f"openvino.preset={given['openvino.preset']}: target=npu takes symmetric activations; leave it out"
+        )
+    recipe = keys["recipe"]
+    if "recipe" not in given and keys["data"] and keys["gate"] and not own:
+        recipe = "auto"
+    print(f"target=npu: backend=openvino, recipe={recipe}, openvino.preset=performance")
+    asked = recipes["openvino"]
+    assert isinstance(asked, OpenVINOSettings)
+    symmetric = {**recipes, "openvino": replace(asked, preset="performance")}
+    return {**keys, "backend": "openvino", "recipe": recipe}, symmetric
+
+
+def _unjudged(
+    producers: Mapping[str, Producer],
+    recipes: Mapping[str, Settings],
+    where: Callable[[Artifact], Path],
+    keys: Mapping[str, Any],
+) -> int:
+    """Artifacts without a verdict; the exit code."""
+    code = 0
+    for backend, producer in producers.items():
+        made = producer.write(recipes[backend], where(producer.parent), keys["overwrite"])
+        if keys["sensitivity"]:
+            worst = named(producer.sensitivity(recipes[backend], made))
+            made = write_manifest(replace(made, facts={**made.facts, "sensitivity": worst}))
+        _say(made)
+        for fault in npu_faults(made) if keys["target"] == "npu" else ():
+            code = REJECTED
+            print(f"  on an NPU: {fault}")
+    print("not judged yet: yolo-kd gate artifact=<folder> data=<data.yaml>")
+    return code
 
 
 def _say(artifact: Artifact) -> None:
@@ -253,19 +319,14 @@ def _check(keys: Mapping[str, Any], own_recipe: bool) -> None:
         raise MisuseError("recipe=auto: needs data= and gate=true, because candidates are compared and judged on it")
     if keys["recipe"] == "auto" and own_recipe:
         raise MisuseError("recipe=auto: tries recipes of its own; leave openvino.* and onnx.* out")
-    if keys["target"] == "npu" and keys["backend"] != "openvino":
-        raise MisuseError("target=npu: is served by OpenVINO alone; add backend=openvino")
-    if keys["target"] != "latency" and keys["recipe"] != "auto":
+    if keys["target"] == "throughput" and keys["recipe"] != "auto":
         raise MisuseError(f"target={keys['target']}: is what a search aims at; add recipe=auto")
 
 
-def _calibration(keys: Mapping[str, Any]) -> CalibrationSet:
-    """The list given, or one chosen from the data set and written beside the artifacts."""
+def _calibration(keys: Mapping[str, Any], out: Path) -> CalibrationSet:
+    """The list given, or one chosen from the data set and written to `out`."""
     if keys["calibration"]:
         return read_calibration(str(keys["calibration"]))
-    model = Path(str(keys["model"]))
-    folder = Path(str(keys["out"])) if keys["out"] is not None else model.absolute().parent
-    out = folder / f"{model.stem}_calibration.json"
     there = len(read_split(str(keys["data"]), "train").images)
     count = min(keys["count"], max(1, int(there * CALIBRATED_SHARE)))
     if count < keys["count"]:

@@ -10,6 +10,7 @@ import torch
 
 from yolo_kd import __version__
 from yolo_kd.cli import main
+from yolo_kd.engine.ultra import LOGGER
 
 
 def run(capsys, *args: str) -> tuple[int, str]:
@@ -145,7 +146,7 @@ def test_debug_shows_the_traceback(capsys):
 
 
 @pytest.mark.slow
-def test_main_job_then_val_and_predict(capsys, monkeypatch, tmp_path, pictures, make_checkpoint):
+def test_main_job_then_val_and_predict(monkeypatch, tmp_path, pictures, make_checkpoint):
     monkeypatch.chdir(tmp_path)
     args = [
         f"teacher={make_checkpoint('yolov8s.yaml', seed=1)}",
@@ -165,10 +166,18 @@ def test_main_job_then_val_and_predict(capsys, monkeypatch, tmp_path, pictures, 
     assert main(["train", *args]) == 0
     best = tmp_path / "7" / "weights" / "best.pt"
     assert best.exists() and (tmp_path / "7" / "results.csv").exists() and (tmp_path / "7" / "args.yaml").exists()
+    lines: list[str] = []
+    monkeypatch.setattr(LOGGER, "info", lines.append)
     assert main(["val", f"model={best}", f"data={pictures}", "imgsz=64", f"project={tmp_path}"]) == 0
+    overall = next(words for words in (line.split() for line in lines) if words[:1] == ["all"])
+    assert overall[1:3] == ["4", "12"] and all(0 <= float(value) <= 1 for value in overall[3:7])
     source = tmp_path / "one.png"
     shutil.copy(next((pictures.parent / "images" / "val").glob("*.png")), source)
-    assert main(["predict", f"model={best}", f"source={source}", "imgsz=64", f"project={tmp_path}"]) == 0
+    assert main(["predict", f"model={best}", f"source={source}", "imgsz=64", f"project={tmp_path}", "name=seen"]) == 0
+    assert [path.name for path in (tmp_path / "seen").iterdir()] == ["one.jpg"]
+    words = [f"model={best}", f"source={source}", "imgsz=64", f"project={tmp_path}", "name=unseen", "save=false"]
+    assert main(["predict", *words]) == 0
+    assert not list(tmp_path.glob("unseen/*"))
 
 
 @pytest.mark.slow

@@ -103,9 +103,12 @@ def hand_over(mode: str, keys: Mapping[str, Any]) -> int:
         ultra.load_detector(model, "model", trust, any_task=True)
     elif not Path(model).exists():
         raise MisuseError(f"model={model}: no such file")
+    if mode == "predict":
+        # Ultralytics saves by itself only where its own program was started; streamed, a video is not held in memory
+        keys = {"save": True, **keys, "stream": True}
     with readable_errors(keys), ultra.restricted_loading(trust), untouched_pictures():
         results = getattr(ultra.YOLO(model), mode)(**keys)
-        if keys.get("stream"):
+        if mode == "predict":
             for _ in results:
                 pass
     return 0

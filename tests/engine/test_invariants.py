@@ -199,6 +199,21 @@ class TestTermsAreReal:
                 **{**PKD, "teacher_floor": 0.0, "force": False},
             )
 
+    def test_forced_past_a_dead_term_is_said(self, train, make_checkpoint, monkeypatch):
+        lines: list[str] = []
+        monkeypatch.setattr(DistillationTrainer, "log", lambda self, line: lines.append(line))
+
+        class Dead(DistillationTrainer):
+            def _setup_train(self):
+                super()._setup_train()
+                distiller = self.distillation.methods[0].distiller
+                distiller.forward = lambda s, t, y: {"pkd": s.feats[0].sum() * 0}
+
+        train(Dead, teacher=str(make_checkpoint("yolov8s.yaml", seed=1)), **PKD)
+        told = [line for line in lines if line.startswith("WARNING forced: ")]
+        assert sum("pkd_loss=0 on the first batch" in line for line in told) == 1
+        assert sum("pkd.pkd: its gradient does not reach the student's neck" in line for line in told) == 1
+
     def test_terms_are_float32_and_outside_autocast(self, train, make_checkpoint):
         seen: list = []
 

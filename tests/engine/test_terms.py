@@ -8,8 +8,8 @@ from yolo_kd.cfg.settings import Recipe
 
 from yolo_kd.distillers.base import ClassMap, HeadSpec
 from yolo_kd.distillers.pkd import PKD
-from yolo_kd.engine.terms import Term, build_methods, make_term
-from yolo_kd.errors import MisuseError
+from yolo_kd.engine.terms import Term, build_methods, make_term, refuse_idle
+from yolo_kd.errors import GateError, MisuseError
 
 SPEC = HeadSpec((8, 8), (8, 16), 16, 2, (8, 8))
 ONE = ClassMap(torch.tensor([0]), torch.tensor([0]))
@@ -60,6 +60,20 @@ def test_recipe_of_which_nothing_is_left_is_refused():
     flat = HeadSpec((8, 8), (8, 16), 1, 2, (8, 8))
     with pytest.raises(MisuseError, match="none of its terms can apply"):
         build_methods(Recipe("r", {"lqe": {"lqe": 1}}), flat, SPEC, ONE, print)
+
+
+def test_gain_zero_is_said_and_nothing_but_zeros_is_refused():
+    said: list[str] = []
+    some = build_methods(Recipe("r", {"pkd": {"pkd": 0}, "native": {"native": 1}}), SPEC, SPEC, ONE, said.append)
+    refuse_idle(some, False, said.append)
+    assert said == ["pkd.pkd is only watched: its gain is 0, so it is measured and teaches nothing"]
+    none = build_methods(Recipe("r", {"pkd": {"pkd": 0}, "native": {"native": 0}}), SPEC, SPEC, ONE, said.append)
+    with pytest.raises(GateError, match="pkd.pkd, native.native: every gain is 0.*distill=none or force=true"):
+        refuse_idle(none, False, said.append)
+    refuse_idle(none, True, said.append)
+    assert said[-1].startswith("WARNING forced: pkd.pkd, native.native: every gain is 0")
+    auto = build_methods(Recipe("r", {"pkd": {"pkd": "auto:0.5"}}), SPEC, SPEC, ONE, said.append)
+    refuse_idle(auto, False, said.append)  # its gain is 0 only until the first batch
 
 
 def test_building_adapters_leaves_the_global_random_state():

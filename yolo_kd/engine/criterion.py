@@ -41,7 +41,7 @@ class DistillationCriterion:
         schedule: Factor of all gains over the run.
         every: Ask the teacher on every k-th step only.
         calibrate_batches: Batches over which auto gains are measured once warm-up is over.
-        force: Go on when a term is 0 on the first batch.
+        force: Go on, with a line, when a term is 0 on the first batch.
         log: Where lines go.
     """
 
@@ -213,11 +213,11 @@ class DistillationCriterion:
         dead = {k: v for k, v in numbers.items() if v == 0.0} | bad
         # What one rank does all must do: those that go on would wait in the next collective for ever.
         any_bad, any_dead = _on_any_rank([bool(bad), bool(dead)], stacked)
-        if not self.checked and not self.force and any_dead:
+        if not self.checked and any_dead:
             listed = ", ".join(f"{k}={v:g}" for k, v in dead.items()) or "a term of another rank is 0 or not finite"
-            raise GateError(
+            self._refuse(
                 f"rank {max(ultra.RANK, 0)}: {listed} on the first batch, expected a finite value above 0; this "
-                "distillation would do nothing. Take the term out of the recipe (gain none), or use force=true"
+                "distillation would do nothing. Take the term out of the recipe (gain none)"
             )
         self.checked = True
         self.bad_steps = self.bad_steps + 1 if any_bad else 0
@@ -227,6 +227,12 @@ class DistillationCriterion:
             if self.bad_steps >= MAX_BAD_STEPS:
                 raise YoloKDError(f"distillation terms not finite for {self.bad_steps} steps in a row: {listed}")
         return not any_bad
+
+    def _refuse(self, reason: str) -> None:
+        """Stop for a term that teaches nothing; with `force` only say so."""
+        if not self.force:
+            raise GateError(f"{reason}, or use force=true")
+        self.log(f"WARNING forced: {reason}")
 
     def _measure(
         self,
@@ -257,10 +263,10 @@ class DistillationCriterion:
                 continue
             norm = _mean_over_ranks(_grad_norm(values[term.column], entry[term.acts_on], rows) * batch_size, detection)
             wanted = _mean_over_ranks(reference[term.acts_on], detection)
-            if norm == 0.0 and self.step == 0 and not self.force:
-                raise GateError(
+            if norm == 0.0 and self.step == 0:
+                self._refuse(
                     f"{term.key}: its gradient does not reach the student's {term.acts_on}; expected a norm above 0. "
-                    "Take the term out of the recipe, or use force=true"
+                    "Take the term out of the recipe"
                 )
             term.observe(norm, wanted)
         self.to_measure = max(self.to_measure - 1, 0)

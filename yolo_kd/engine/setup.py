@@ -17,7 +17,7 @@ from yolo_kd.engine.heads import common_levels, cut_spec
 from yolo_kd.engine.rng import preserved_rng
 from yolo_kd.engine.samples import sample_batches
 from yolo_kd.engine.teacher import Teacher, TorchEngine, half_precision
-from yolo_kd.engine.terms import Method, build_methods
+from yolo_kd.engine.terms import Method, build_methods, refuse_idle
 from yolo_kd.errors import GateError, MisuseError
 
 
@@ -151,6 +151,7 @@ def prepare(trainer: Any) -> Distillation:
 
     Raises:
         MisuseError: The teacher cannot be used, or does not go with the student or the data.
+        GateError: Every gain is 0, and there is no `force`.
     """
     kd, names = trainer.kd, trainer.data["names"]
     towers = any(distillers.load(name).needs_towers for name in kd.recipe.methods)
@@ -175,6 +176,7 @@ def prepare(trainer: Any) -> Distillation:
         trainer.args.seed,
         bool(trainer.data["train"]),
     )
+    refuse_idle(methods, kd.force, trainer.log)
     for method in methods:
         method.distiller.to(trainer.device)
     return Distillation(teacher, methods, shared)

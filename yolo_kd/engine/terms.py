@@ -14,7 +14,7 @@ from yolo_kd import distillers
 from yolo_kd.cfg.settings import Recipe
 from yolo_kd.distillers.base import ClassMap, Distiller, HeadSpec
 from yolo_kd.engine.rng import preserved_rng
-from yolo_kd.errors import MisuseError, did_you_mean
+from yolo_kd.errors import GateError, MisuseError, did_you_mean
 
 AUTO = "auto:"
 
@@ -179,6 +179,26 @@ def make_term(kind: type[Distiller], method: str, name: str, gain: Any, fixed_ga
     raise MisuseError(
         f"{method}.{name}={gain}: expected a gain of 0 or more, or auto:SHARE, e.g. {method}.{name}=auto:0.5"
     )
+
+
+def refuse_idle(methods: list[Method], force: bool, log: Callable[[str], None]) -> None:
+    """Say which terms are only watched, and refuse a distillation that has no others.
+
+    Raises:
+        GateError: Every gain is 0, and there is no `force`.
+    """
+    terms = [t for m in methods for t in m.terms]
+    watched = [t.key for t in terms if t.watched]
+    for key in watched:
+        log(f"{key} is only watched: its gain is 0, so it is measured and teaches nothing")
+    if len(watched) < len(terms):
+        return
+    reason = f"{', '.join(watched)}: every gain is 0, so the teacher would run and teach nothing"
+    if not force:
+        raise GateError(
+            f"{reason}; give one a gain above 0, e.g. {watched[0]}=auto:0.5, or use distill=none or force=true"
+        )
+    log(f"WARNING forced: {reason}")
 
 
 def adapter_parameters(methods: list[Method]) -> list[torch.nn.Parameter]:

@@ -2,7 +2,8 @@
 
     python -m benchmarks.edge_latency weights=best.pt int8=best_int8_openvino_model data=hituav/data.yaml video=drone.mp4
 
-Float nets are exported here, square and at the camera's shape; Ultralytics' INT8 is its own export on the same data. All
+`int8=` is the folder left by `yolo-kd quantize model=best.pt data=hituav/data.yaml backend=openvino`, `int8_camera=` the one
+left by the same with `imgsz=384,640 calibration=best_calibration.json out=cam`. Float nets are exported here, square and at the camera's shape; Ultralytics' INT8 is its own export on the same data. All
 arms live in one process and take turns frame by frame in random order, so that they share whatever the machine does
 meanwhile and none finds its weights in the cache more often than another. `bare` is the inference alone of the same
 compiled net: no runtime around it can be faster, so bare over Ultralytics is the floor of ours over Ultralytics. What
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 from yolo_kd.deploy import Detector, open_detector
 
+from benchmarks.inputs import origin
 from benchmarks.machine import machine, quiet
 from benchmarks.result import bar, command_line, write
 from yolo_kd.cli import parse
@@ -48,7 +50,7 @@ def main() -> int:
     if missing:
         print(f"edge_latency: {', '.join(missing)} missing; see the head of this file", file=sys.stderr)
         return 2
-    notes = quiet()
+    notes = [*quiet(), *(origin(key, Path(str(keys[key]))) for key in ("weights", "int8", "int8_camera") if keys[key])]
     with tempfile.TemporaryDirectory() as temporary:
         frames = list(_frames(Path(str(keys["video"])), _pair(keys["frame"]), 32))
         arms = _arms(keys, Path(temporary))
@@ -195,7 +197,10 @@ def _floors(rows: dict[str, dict[str, Any]]) -> list[str]:
         for name, row in rows.items():
             if theirs and name.startswith(f"bare {kind} "):
                 shape = name.rpartition(" ")[2]
-                lines.append(f"floor of ours over Ultralytics, {kind}, {shape}: {row['p50 ms'] / theirs:.3f}")
+                lines.append(
+                    f"floor of ours over Ultralytics, {kind}, {shape}: {row['p50 ms'] / theirs:.3f}; the bare inference alone "
+                    "takes this share of Ultralytics' time, so no runtime around it can get below it"
+                )
     return lines
 
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.footprint artifacts=best_int8_openvino_model,best_int8_onnx_model video=drone.mp4
 
-Every start is a fresh Python process that opens the artifact, looks at one frame, then at `frames` more. The first start
+The artifacts are the folders left by `yolo-kd quantize model=best.pt data=coco128/data.yaml`. Every start is a fresh Python process that opens the artifact, looks at one frame, then at `frames` more. The first start
 compiles the net, the others find it in the cache; `warm start` is their median, from the call of `open_detector` to the first
 boxes, and `with imports` counts from the start of the process. Memory is the largest resident size of the process.
 """
@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.inputs import origin
 from benchmarks.machine import quiet
 from benchmarks.result import bar, command_line, write
 from yolo_kd.cli import parse
@@ -54,9 +55,10 @@ def main() -> int:
     if not keys["artifacts"] or not keys["video"]:
         print("footprint: expected artifacts=<folder>,<folder> and video=<file>", file=sys.stderr)
         return 2
-    notes = quiet()
+    paths = [Path(text.strip()) for text in str(keys["artifacts"]).split(",")]
+    notes = [*quiet(), *(origin("artifacts", path) for path in paths)]
     rows, bars = [], []
-    for path in [Path(text.strip()) for text in str(keys["artifacts"]).split(",")]:
+    for path in paths:
         row = _measure(path, keys)
         rows.append(row)
         bars.append(bar(f"{path.name}: largest resident memory, MB", row["memory MB"], MAX_MB, "<="))

@@ -2,7 +2,9 @@
 
     python -m benchmarks.int8_accuracy "cases=coco128:yolov8n.pt:coco128/data.yaml:640:val,hituav:best.pt:hituav/data_scene.yaml:320:test"
 
-A case is name:weights:data:imgsz:split. Ours is `yolo-kd quantize` at its defaults, calibrated on the train part and gated on
+A case is name:weights:data:imgsz:split. The hituav case takes a student of `yolo-kd train teacher=best_s.pt
+student=yolov8n.yaml data=hituav/data_scene.yaml epochs=14 imgsz=320 batch=16 nbs=16 optimizer=AdamW lr0=.002`, whose teacher is a
+YOLOv8-s trained on the same data; all other nets are made here. Ours is `yolo-kd quantize` at its defaults, calibrated on the train part and gated on
 val; Ultralytics' is its `export(quantize=8)`, once as it ships, which calibrates on val, and once calibrated on the train part
 as ours is: the bars are against the first, the second tells how much of it came from seeing val. Every net is measured by the same code on
 the split named, and its drop against the float net of the same runtime has a bootstrap interval over images. Times are from
@@ -25,6 +27,7 @@ from typing import Any
 from yolo_kd.data.split import Split, read_split
 from yolo_kd.deploy import Detector, open_detector
 
+from benchmarks.inputs import origin
 from benchmarks.machine import quiet
 from benchmarks.result import Bar, bar, command_line, write
 from yolo_kd.cli import main as cli
@@ -57,10 +60,11 @@ def main() -> int:
     if not keys["cases"]:
         print("int8_accuracy: expected cases=name:weights:data:imgsz:split,...", file=sys.stderr)
         return 2
-    notes = quiet()
+    cases = [_case(text) for text in str(keys["cases"]).split(",")]
+    notes = [*quiet(), *(origin(f"case {case.name}", case.weights) for case in cases)]
     rows: list[dict[str, Any]] = []
     bars: list[Bar] = []
-    for case in [_case(text) for text in str(keys["cases"]).split(",")]:
+    for case in cases:
         with tempfile.TemporaryDirectory(prefix="yolo-kd-") as work:
             for backend in ("openvino", "onnx"):
                 found = _measure(case, backend, keys, Path(work) / backend)

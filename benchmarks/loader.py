@@ -5,9 +5,10 @@
 
 Each case is a training by DistillationTrainer as a user starts it, in a process of its own, with Ultralytics' whole loop.
 A step lasts from where the loop asks for a batch to where it asks for the next one, and waits until it has the batch.
-Validation and saving are off, because they are no part of a step. The cases of one arm, with pictures read from files and
-from memory (cache=ram), take turns step by step: a training stands still at its loader until it is its turn. Weights do
-not change what a step costs, so teacher and student start random.
+Validation and saving are off, because they are no part of a step. The cases of one arm take turns step by step: a training
+stands still at its loader until it is its turn. Pictures come from files, from memory (cache=ram), or from files as
+Ultralytics reads them (`stock`), in the loop's own thread: what decoding them ahead has saved, and no bar. Weights do not
+change what a step costs, so teacher and student start random.
 
 `longer` enlarges the pictures of a copy to that longer side (0: as they are): decoding costs by the pixel of the file, and
 cameras take larger pictures than those that are published. The copy was just written, so that files come from the page
@@ -32,6 +33,8 @@ from typing import Any
 
 import cv2
 import numpy as np
+import yaml
+from yolo_kd.cfg.documents import parse_yaml
 from yolo_kd.data.split import Split, read_split
 
 from benchmarks.machine import quiet
@@ -51,7 +54,7 @@ DEFAULTS: dict[str, Any] = {
     "teacher": "yolov8l.yaml",
     "student": "yolov8n.yaml",
     "arms": "",
-    "caches": "",
+    "sources": "",
     "cpu_threads": None,
     "write": True,
 }
@@ -61,8 +64,9 @@ ARMS: dict[str, dict[str, Any]] = {
     "default": {},
     "openvino-int8": {"teacher_engine": "openvino-int8"},
 }
-CACHES: dict[str, Any] = {"files": False, "memory": "ram"}
+SOURCES: dict[str, Any] = {"files": False, "memory": "ram", "stock": False}  # cache=
 JPEG_QUALITY = 90  # of enlarged pictures
+FEW, OWN = 16, "loader.yaml"
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,7 @@ def main() -> int:
     if not keys["data"]:
         print("loader: data= is missing; see the head of this file", file=sys.stderr)
         return 2
-    arms, caches = chosen("arms", keys["arms"], list(ARMS)), chosen("caches", keys["caches"], list(CACHES))
+    arms, sources = chosen("arms", keys["arms"], list(ARMS)), chosen("sources", keys["sources"], list(SOURCES))
     notes, rows = quiet(), list[dict[str, Any]]()
     with tempfile.TemporaryDirectory(prefix="yolo-kd-loader-") as temporary:
         for longer in numbers(keys["longer"]):
@@ -134,10 +138,12 @@ def main() -> int:
             data = enlarged(Path(str(keys["data"])).resolve(), folder / "data", longer)
             for size in numbers(keys["imgsz"]):
                 for arm in arms:
-                    rows += measured(arm, caches, size, data, keys, folder / f"{size}-{arm}")
-                    print(aligned(rows[-len(caches) :]), flush=True)
+                    rows += measured(arm, sources, size, data, keys, folder / f"{size}-{arm}")
+                    print(aligned(rows[-len(sources) :]), flush=True)
     bars = [
-        bar(f"{r['arm']} at {r['imgsz']} px, {r['pictures']} from {r['from']}", r["share"], LIMIT, "<=") for r in rows
+        bar(f"{row['arm']} at {row['imgsz']} px, {row['pictures']} from {row['from']}", row["share"], LIMIT, "<=")
+        for row in rows
+        if row["from"] != "stock"
     ]
     if keys["write"]:
         write("loader", command_line(), rows, bars, notes=notes)
@@ -147,7 +153,7 @@ def main() -> int:
 
 
 def measured(
-    arm: str, caches: list[str], size: int, data: Path, keys: dict[str, Any], folder: Path
+    arm: str, sources: list[str], size: int, data: Path, keys: dict[str, Any], folder: Path
 ) -> list[dict[str, Any]]:
     """The rows of one arm, a row for each place that pictures come from.
 
@@ -166,8 +172,8 @@ def measured(
         overrides["cpu_threads"] = int(keys["cpu_threads"])
     cases, warmup = dict[str, Case](), int(keys["warmup"])
     try:
-        for cache in caches:
-            cases[cache] = Case({**overrides, "cache": CACHES[cache], "name": cache}, folder / f"{cache}.log")
+        for source in sources:
+            cases[source] = Case({**overrides, "cache": SOURCES[source], "name": source}, folder / f"{source}.log")
         while any(len(case.steps) < warmup + int(keys["steps"]) for case in cases.values()):
             for case in cases.values():
                 case.turn()
@@ -176,8 +182,8 @@ def measured(
             case.close()
     what = {"pictures": _sides(split), "imgsz": size, "arm": arm}
     return [
-        {**what, "from": cache, "teacher on": case.teacher_on, **summary(case.steps[warmup:])}
-        for cache, case in cases.items()
+        {**what, "from": source, "teacher on": case.teacher_on, **summary(case.steps[warmup:])}
+        for source, case in cases.items()
     ]
 
 
@@ -204,8 +210,12 @@ def train(pipe: Connection, overrides: dict[str, Any], log: Path) -> None:
     with log.open("wb") as file:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())
+    from yolo_kd.engine import resumable
     from yolo_kd.engine.loader import ResumableLoader
     from yolo_kd.engine.trainer import DistillationTrainer
+
+    if overrides.get("name") == "stock":
+        resumable.decode_ahead = lambda loader: None
 
     class Told(ResumableLoader):
         answer: Any = None  # of the turn that ends where the loop comes here again
@@ -239,6 +249,8 @@ def train(pipe: Connection, overrides: dict[str, Any], log: Path) -> None:
 def enlarged(data: Path, target: Path, longer: int) -> Path:
     """A copy of a data set, because Ultralytics writes beside labels; with the pictures that it trains on enlarged.
 
+    Of val few pictures are left, on which a random teacher is judged before each training.
+
     Args:
         data: Its YAML; everything lies beside it.
         target: The copy's folder.
@@ -248,16 +260,19 @@ def enlarged(data: Path, target: Path, longer: int) -> Path:
         MisuseError: Pictures lie elsewhere, so that a copy of the YAML's folder would lead to the originals.
     """
     shutil.copytree(data.parent, target, ignore=shutil.ignore_patterns("*.cache", "*.npy"))
-    paths = read_split(str(target / data.name), "train").images
+    paths, few = (read_split(str(target / data.name), part).images for part in ("train", "val"))
     if outside := [path for path in paths if not path.resolve().is_relative_to(target.resolve())]:
         raise MisuseError(f"data={data}: {outside[0]} is not in its folder; expected a data set in one folder")
+    (target / "few.txt").write_text("".join(f"{path.resolve()}\n" for path in few[:FEW]))
+    raw = parse_yaml((target / data.name).read_text(encoding="utf-8"))
+    (target / OWN).write_text(yaml.safe_dump({**raw, "path": str(target.resolve()), "val": "few.txt"}))
     for path in paths if longer else ():
         picture = _picture(path)
         scale = longer / max(picture.shape[:2])
         picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
         path.chmod(0o644)
         cv2.imencode(path.suffix, picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tofile(path)
-    return target / data.name
+    return target / OWN
 
 
 def chosen(key: str, words: Any, known: list[str]) -> list[str]:

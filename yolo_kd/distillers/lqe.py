@@ -14,7 +14,13 @@ What is ours: no YOLO teacher has a quality predictor, so we fit one (the teache
 afterwards and shared by the student (`student_predictor=shared`), whose graph and size do not change.
 `student_predictor=own` trains a predictor of the student's own beside it, which starts as a copy and is dropped after
 training. The target of the fit is the best overlap of the teacher's box with an object of the cell's best class, as
-there is no label assignment here.
+there is no label assignment here. `form=yolo` looks at the `top` cells with the highest w of each image.
+
+`form=paper` is the closest reading of the abstract: the student has a predictor of its own that learns beside it, as in
+GFLV2, and all cells count. Left out in both forms: the quality as a factor of the score at inference (`product`), since
+the student would be no plain model any more; and what would carry the quality into the class branch, as a factor of the
+teacher's class targets (kappa) or as a target of its own, since no head here gives such a score. So what the abstract
+calls the bridge between the two branches is w alone.
 """
 
 from __future__ import annotations
@@ -76,6 +82,7 @@ class LQE(Distiller):
     predictor (not the student) on the overlap with the objects.
 
     Args:
+        form: "yolo", or "paper" for a predictor of the student's own and all cells.
         kind: "soft" (SDGQP) or "hard" (DGQP).
         student_predictor: "shared" or "own".
         top: Cells per image; 0 is all.
@@ -94,6 +101,7 @@ class LQE(Distiller):
         teacher: HeadSpec,
         classes: ClassMap,
         *,
+        form: str = "yolo",
         kind: str = "soft",
         student_predictor: str = "shared",
         top: int = 500,
@@ -102,9 +110,10 @@ class LQE(Distiller):
         super().__init__(student, teacher, classes)
         make = PREDICTORS[choose("lqe.kind", kind, PREDICTORS)]
         self.predictor = make(teacher.reg_max, generator(seed)).requires_grad_(False)
-        own = choose("lqe.student_predictor", student_predictor, ("shared", "own")) == "own"
+        paper = choose("lqe.form", form, ("yolo", "paper")) == "paper"
+        own = choose("lqe.student_predictor", student_predictor, ("shared", "own")) == "own" or paper
         self.own = copy.deepcopy(self.predictor).requires_grad_(True) if own else None
-        self.top = int(at_least("lqe.top", top, 0))
+        self.top = 0 if paper else int(at_least("lqe.top", top, 0))
         self.register_buffer("fitted", torch.tensor(False))
 
     def off(self) -> dict[str, str]:

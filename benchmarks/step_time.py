@@ -49,6 +49,7 @@ class Arm:
         torch.set_num_threads(threads)
         trainer._setup_train()
         trainer._model_train()
+        trainer.epoch = 0  # as in the loop that calls optimizer_step
         self.batches = list(_take(trainer.train_loader, 2))
         self._instrument()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from yolo_kd.cfg.atomic import refusal
+from yolo_kd.data.check import OTHER_SUFFIXES
 from yolo_kd.data.split import listed
 
 from yolo_kd.errors import MisuseError, YoloKDError
@@ -31,10 +32,12 @@ class Sources:
     Args:
         images: Pictures, each once.
         videos: Videos, each once.
+        others: Pictures of the folders in formats that are not read here.
     """
 
     images: tuple[Path, ...]
     videos: tuple[Path, ...]
+    others: tuple[Path, ...] = ()
 
 
 def find_unlabeled(sources: Sequence[str]) -> Sources:
@@ -44,6 +47,7 @@ def find_unlabeled(sources: Sequence[str]) -> Sources:
         MisuseError: A source that does not exist, or holds neither.
     """
     found: dict[Path, None] = {}
+    others: list[Path] = []
     for source in sources:
         path = Path(source)
         if path.is_dir():
@@ -52,6 +56,7 @@ def find_unlabeled(sources: Sequence[str]) -> Sources:
             except MisuseError as error:
                 raise MisuseError(f"{KEY}={error}") from None
             found |= dict.fromkeys(p.absolute() for p in [*images, *videos])
+            others += sorted(p for p in path.rglob("*") if p.suffix.lower() in OTHER_SUFFIXES and p.is_file())
         elif path.suffix.lower() == ".txt" and path.is_file():
             found |= dict.fromkeys(_of_list(path))
         elif path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and path.is_file():
@@ -62,6 +67,7 @@ def find_unlabeled(sources: Sequence[str]) -> Sources:
     return Sources(
         tuple(path for path in found if path.suffix.lower() in IMAGE_SUFFIXES),
         tuple(path for path in found if path.suffix.lower() in VIDEO_SUFFIXES),
+        tuple(others),
     )
 
 

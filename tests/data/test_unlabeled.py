@@ -35,7 +35,9 @@ class TestSources:
         (tmp_path / "list.txt").write_text(f"./a/2.jpg\n{late}\n\n")
         found = find_unlabeled([str(tmp_path / "list.txt"), str(tmp_path / "b"), str(video), str(early)])
         assert found.images == (early, late) and found.videos == (video,)
-        assert find_unlabeled([str(tmp_path)]).videos == (video,)
+        (tmp_path / "b" / "raw.DNG").write_bytes(b"x")
+        everything = find_unlabeled([str(tmp_path)])
+        assert everything.videos == (video,) and everything.others == (tmp_path / "b" / "raw.DNG",) and not found.others
 
     @pytest.mark.parametrize(
         ("name", "said"),

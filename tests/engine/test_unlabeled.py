@@ -118,6 +118,20 @@ class TestBatches:
                 grey_or_magenta = ((img[0] - img[2]).abs() <= 8) & (img[0] >= GREY - 8) & (img[1] <= GREY + 8)
                 assert not magenta if labelled else grey_or_magenta.all()
 
+    def test_a_step_without_the_teacher_is_of_the_labelled_ones_alone(self, train, make_checkpoint, bare):
+        sizes: list[tuple[int, bool]] = []
+
+        class Sized(DistillationTrainer):
+            def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+                batch = super().preprocess_batch(batch)
+                sizes.append((len(batch["img"]), self.criterion.active))
+                assert len(batch["im_file"]) == len(batch["labelled"]) == len(batch["img"])
+                return batch
+
+        teacher = str(make_checkpoint("yolov8n.yaml", seed=1))
+        train(Sized, teacher=teacher, unlabeled=str(bare), epochs=2, until=0.5, teacher_every=2, **PKD)
+        assert sizes == [(4, True), (2, False)] * 2 + [(2, False)] * 4
+
     def test_validation_is_what_it_was(self, train, make_checkpoint, bare):
         trainer = train(teacher=str(make_checkpoint("yolov8n.yaml", seed=1)), unlabeled=str(bare), val=True, **PKD)
         assert len(trainer.test_loader.dataset) == 4

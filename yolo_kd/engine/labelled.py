@@ -28,6 +28,15 @@ def labelled_count(batch: Mapping[str, Any]) -> int:
     return sum(batch[FLAGS]) if FLAGS in batch else len(batch["img"])
 
 
+def labelled_only(batch: dict[str, Any]) -> dict[str, Any]:
+    """A batch without the pictures that carry no loss in a step without the teacher; as it is if none would be left."""
+    count = labelled_count(batch)
+    if not count or count == len(batch["img"]):
+        return batch
+    of_boxes = {"cls", "bboxes", "batch_idx"}  # unlabeled pictures have none
+    return {key: value if key in of_boxes else value[:count] for key, value in batch.items()}
+
+
 def detection_loss(base: Any, preds: Any, batch: dict[str, Any], count: int) -> tuple[Tensor, dict[str, Tensor]]:
     """The plain criterion on the first `count` pictures, as if there were no others.
 

@@ -51,7 +51,8 @@ def pseudo_labels(trainer: Any, images: Sequence[Path], settings: Mapping[str, A
         GateError: It is sure of nothing in any picture.
     """
     record = trainer.save_dir / RECORD
-    found = _read(record, len(images))
+    known = trainer.resume or ultra.RANK > 0  # else what lies there is of a run that was here before
+    found = _read(record, len(images)) if known else None
     if found is None:
         found = _found(trainer, images, settings)
         if ultra.RANK in {-1, 0}:

@@ -24,6 +24,7 @@ from yolo_kd.engine import ultra
 from yolo_kd.engine.augment import augmentations, check_channels
 from yolo_kd.engine.criterion import DistillationCriterion
 from yolo_kd.engine.data_check import check_data
+from yolo_kd.engine.labelled import labelled_only
 from yolo_kd.engine.qat import FakeQuantization, check_keys, quantized_layers
 from yolo_kd.engine.ranks import average_gradients, reported_to, worker_error
 from yolo_kd.engine.resumable import ResumableTrainer
@@ -122,6 +123,8 @@ class DistillationTrainer(ResumableTrainer):
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         """As in Ultralytics; the student's own images also in channels_last on CPUs."""
+        if self.criterion is not None and not self.criterion.active:
+            batch = labelled_only(batch)
         batch = super().preprocess_batch(batch)
         if self.cpu_channels_last:
             batch["img"] = batch["img"].contiguous(memory_format=torch.channels_last)

@@ -88,6 +88,9 @@ def collect(trainer: Any) -> None:
         return
     sources = find_unlabeled(trainer.kd.unlabeled)
     images = [*sources.images, *(frame for video in sources.videos for frame in _frames(video, trainer.kd))]
+    if sources.others:
+        what = ", ".join(sorted({path.suffix.lower() for path in sources.others}))
+        trainer.log(f"WARNING {KEY}: {len(sources.others)} pictures left out, as {what} is not read here")
     images = _readable(trainer, images)
     known = same_files(images, _labelled(trainer))
     if known:

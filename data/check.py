@@ -9,7 +9,7 @@ JPEGs in place, writes caches beside labels, and leaves out what it cannot read.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -60,7 +60,7 @@ def check(
     jobs: int = 1,
     progress: Progress | None = None,
     any_class: bool = False,
-    needed: Iterable[str] = PARTS[:2],
+    needed: Collection[str] = PARTS[:2],
 ) -> Report:
     """Look at everything that a data.yaml names.
 
@@ -85,7 +85,11 @@ def check(
     names = None if any_class else data.names
     used: set[int] = set()
     for part, images in parts.items():
-        report.parts[part] = _check_part(part, images, looks, names, report, used if part == "train" else set())
+        count = _check_part(part, images, looks, names, report, used if part == "train" else set())
+        report.parts[part] = count
+        if part in needed and count.images and not count.boxes:
+            places = " or ".join(sorted({f"{label_path(image).parent}" for image in images})[:2])
+            report.add("part_unlabelled", part, part, f"{count.images} images, and no box in {places}")
     for kind in sorted(set(data.names) - used if not any_class and parts.get("train") else ()):
         report.add("class_unused", data.names[kind])
     _lone_labels(data, parts, report)

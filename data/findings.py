@@ -28,11 +28,12 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "part_missing": Kind("a folder or list that does not exist", stops=True),
     "part_empty": Kind("a part without images, or no such part", stops=True),
+    "part_unlabelled": Kind("images and not one box; nothing is learnt or measured on them", stops=True),
     "names_gap": Kind("class ids are not 0, 1, 2, ... without a gap; Ultralytics refuses that", stops=True),
     "image_missing": Kind("in a list, but not on the disk; training goes on without it", stops=True),
     "image_unreadable": Kind("the file cannot be read; training goes on without it", stops=True),
     "image_empty": Kind("a file of 0 bytes; training goes on without it", stops=True),
-    "image_damaged": Kind("cut off, damaged or no picture; training goes on without it or writes over it", stops=True),
+    "image_damaged": Kind("cut off, damaged or no picture; training goes on without it", stops=True),
     "image_tiny": Kind("below 10 pixels; training goes on without it", stops=True),
     "image_giant": Kind("more than 100 million pixels"),
     "image_black": Kind("16 bits a channel, black in its upper 8, which is all that training sees"),

@@ -1,7 +1,7 @@
 """The data before the first step: what Ultralytics would leave out with a line in the log is refused instead.
 
 Quick: headers, ends, labels, and the hash of files whose size occurs in two parts; .2 to .5 s for 1000 pictures here. It
-runs before the loader is built, because that writes over damaged JPEGs. What is a leak and changes no training is said.
+runs before the loader is built, which leaves out what it cannot read. What is a leak and changes no training is said.
 """
 
 from __future__ import annotations

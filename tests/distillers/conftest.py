@@ -175,6 +175,7 @@ class Tools:
     """What the tests of this folder share (a fixture, as they are not importable from each other)."""
 
     Golden = Golden
+    GOLDEN = GOLDEN
     SIZES = SIZES
     leaves = staticmethod(leaves)
     map_tensors = staticmethod(map_tensors)

@@ -9,12 +9,12 @@ import torch
 
 from yolo_kd.distillers.criss_cross import CrissCrossBlock, affinity_attention, criss_cross_attention
 
-CASES = ["core", "core_tall", "deg_1x1", "deg_column", "deg_const", "deg_row"]
+CASES = ["cca_core", "cca_core_tall", "cca_deg_1x1", "cca_deg_column", "cca_deg_const", "cca_deg_row"]
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_agrees_with_the_authors_code(name, fake):
-    case = fake.Golden(f"cca_{name}")
+    case = fake.Golden(name)
     leaves = case.inputs()
     out = criss_cross_attention(leaves["in.q"], leaves["in.k"], leaves["in.v"])
     case.compare("out.out", out)
@@ -24,9 +24,9 @@ def test_agrees_with_the_authors_code(name, fake):
     case.compare_gradients(leaves)
 
 
-@pytest.mark.parametrize("name", ["module", "module_deg_gamma0"])
+@pytest.mark.parametrize("name", ["cca_module", "cca_module_deg_gamma0"])
 def test_the_block_agrees_with_the_authors_code(name, fake):
-    case = fake.Golden(f"cca_{name}")
+    case = fake.Golden(name)
     block = CrissCrossBlock(16, case.number("reduction"))
     block.load_state_dict({k.removeprefix("param."): v for k, v in case.inputs("param.", grad=False).items()})
     x = case.tensor("in.x", grad=True)

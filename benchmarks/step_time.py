@@ -5,7 +5,9 @@
 YOLOv8-L teaches YOLOv8-n. Weights do not change what a step costs, so both start random (BN statistics settled, for
 INT8 ranges that make sense). All arms live in one process and take turns step by step, so that they share whatever the
 machine does meanwhile. "As it ships" includes that Ultralytics leaves one core idle; a row with all cores stands beside.
-Peak memory is measured in a process of its own per arm. Which engines agree with float32 is teacher_engine.py's
+What the distillers add to the backward pass is the difference to our plain arm's, in the same rounds; it holds what
+their gradients cost in the student, too. Peak memory is measured in a process of its own per arm. GPUs are not
+covered: parts are timed without waiting for one. Which engines agree with float32 is teacher_engine.py's
 matter, measured with trained teachers: `passing=` names them, and only they count for the bars; INT8 is timed anyway.
 """
 
@@ -37,6 +39,7 @@ DEFAULTS = {
     "arms": "",
     "passing": "torch,openvino-bf16",
 }
+PLAIN = "ours plain"
 PARTS = ("teacher", "student forward", "detection loss", "distillers", "backward", "optimizer")
 
 
@@ -123,7 +126,7 @@ def arms_for(
         "Ultralytics plain, all cores": stock("Ultralytics plain, all cores", cores()),
         native: stock(native, NUM_THREADS, distill_model=teacher),
         f"{native}, all cores": stock(f"{native}, all cores", cores(), distill_model=teacher),
-        "ours plain": ours("ours plain", distill="none"),
+        PLAIN: ours(PLAIN, distill="none"),
     }
     for engine in ("torch", "openvino-bf16", "openvino-int8"):
         makers[f"ours csgr_lqe, {engine}"] = ours(f"ours csgr_lqe, {engine}", teacher=teacher, teacher_engine=engine)
@@ -147,6 +150,7 @@ def main() -> int:
             makers = arms_for(teacher, str(keys["student"]), data, size, int(keys["batch"]), folder / "runs")
             makers = {k: v for k, v in makers.items() if not wanted or k in wanted}
             arms = [make() for make in makers.values()]
+            taught = {arm.name for arm in arms if getattr(getattr(arm.trainer, "criterion", None), "terms", None)}
             times: dict[str, list[dict[str, float]]] = {a.name: [] for a in arms}
             for index in range(int(keys["rounds"]) + 1):
                 for arm in arms:
@@ -155,13 +159,29 @@ def main() -> int:
                         times[arm.name].append(taken)
                     print(f"{size} px, round {index}: {arm.name} {taken['step']:.2f} s", flush=True)
             del arms
+            plain = [step["backward"] for step in times.get(PLAIN, [])]
             for name, steps in times.items():
                 median = {part: statistics.median(t[part] for t in steps) for part in ("step", *PARTS)}
                 peak = _peak_memory(name, keys, size, teacher, data, folder)
-                rows.append({"imgsz": size, "arm": name, "s/step": median.pop("step"), **median, "peak GiB": peak})
+                added = extra_backward([step["backward"] for step in steps], plain) if name in taught else None
+                rows.append(
+                    {
+                        "imgsz": size, "arm": name, "s/step": median.pop("step"), **median, "distillers' backward": added,
+                        "peak GiB": peak,
+                    }
+                )  # fmt: skip
                 by_name[size, name] = rows[-1]
     write("step_time", command_line(), rows, _bars(by_name, sizes, str(keys["passing"]).split(",")), notes=notes)
     return 0
+
+
+def extra_backward(distilled: list[float], plain: list[float]) -> float | None:
+    """Median difference of two arms' backward passes, round by round; None without the plain arm.
+
+    >>> extra_backward([1.5, 1.25, 3.0], [1.0, 1.0, 1.0])
+    0.5
+    """
+    return statistics.median(a - b for a, b in zip(distilled, plain, strict=True)) if plain else None
 
 
 def _bars(rows: dict[tuple[int, str], dict[str, Any]], sizes: list[int], passing: list[str]) -> list[Any]:
@@ -191,7 +211,7 @@ def _bars(rows: dict[tuple[int, str], dict[str, Any]], sizes: list[int], passing
             bar(
                 f"{size} px: fastest passing engine / Ultralytics' plain", ratio(best, plain), 1.0 if amx else 1.3, "<="
             ),
-            bar(f"{size} px: our plain / Ultralytics' plain", ratio("ours plain", plain), 0.5, "<="),
+            bar(f"{size} px: our plain / Ultralytics' plain", ratio(PLAIN, plain), 0.5, "<="),
             bar(f"{size} px: distillers (forward) share of the step", share, 0.2, "<="),
             bar(f"{size} px: peak memory / Ultralytics' distillation", ratio(best, native, "peak GiB"), 1.2, "<="),
         ]

@@ -1,0 +1,54 @@
+"""The table and the bars of the main job on real data; nothing is trained here, the numbers are made up."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from benchmarks import real_run
+from benchmarks.result import write
+
+ARMS = ["plain", "csgr_lqe", "native"]
+
+
+def finished(out: Path, scores: dict[str, float]) -> None:
+    """A folder for the teacher and for each arm's one seed, as the trainings leave them."""
+    for arm, score in scores.items():
+        run = out / "teacher" if arm == "teacher" else out / f"{arm}-s0"
+        run.mkdir(parents=True)
+        (run / "val.json").write_text(json.dumps({"mAP50-95": score}))
+        (run / "done.json").write_text(json.dumps({"epochs": 2, "seconds": 10.0}))
+        (run / "results.csv").write_text(f"epoch,{real_run.METRIC}\n1,0.1\n2,{score}\n")
+    (out / "csgr_lqe-s0" / "preflight.json").write_text('{"engine": "openvino-bf16"}')
+
+
+def report(out: Path, monkeypatch: pytest.MonkeyPatch, teacher: float) -> dict:
+    finished(out, {"teacher": teacher, "plain": 0.2, "csgr_lqe": 0.3, "native": 0.22})
+    data = out / "data.yaml"
+    data.write_text("val: images/val\n")
+    monkeypatch.setattr(real_run, "RESULTS", out)
+    monkeypatch.setattr(real_run, "write", partial(write, folder=out))
+    weights = out / "teacher" / "weights" / "best.pt"
+    assert real_run._report({"imgsz": 64, "name": "made_up"}, out, data, weights, ARMS, [0], [real_run.PRECISION]) == 0
+    return json.loads((out / "real_run_made_up.json").read_text())
+
+
+def test_rows_name_the_engine_and_the_share_of_the_gap(tmp_path, monkeypatch):
+    found = report(tmp_path, monkeypatch, 0.4)
+    rows = {row["arm"]: row for row in found["rows"]}
+    assert {arm: rows[arm]["teacher on"] for arm in ARMS} == {
+        "plain": None,
+        "csgr_lqe": "openvino-bf16",
+        "native": None,
+    }
+    assert rows["csgr_lqe"]["val gap recovered"] == pytest.approx(0.5)
+    assert len(found["bars"]) == 3 and "float32" in found["notes"][0]
+
+
+def test_a_teacher_that_is_as_good_as_plain_does_not_lose_the_result(tmp_path, monkeypatch):
+    found = report(tmp_path, monkeypatch, 0.2)
+    assert all(row.get("val gap recovered") is None for row in found["rows"])
+    assert not any("of the gap" in bar["name"] for bar in found["bars"])

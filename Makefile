@@ -40,7 +40,7 @@ demo: $(STAMP) ## distil and quantize a small student on a rendered data set, no
 	@"$(BIN)/yolo-kd" demo
 
 .PHONY: test
-test: $(STAMP) ## the whole test suite (ARGS goes to pytest)
+test: $(STAMP) browser ## the whole test suite (ARGS goes to pytest)
 	@"$(BIN)/python" -m pytest $(ARGS)
 
 # The reports are opened in a real browser; CHROMIUM=/path/to/one names another than the usual ones.

@@ -41,6 +41,19 @@ DEFAULTS: dict[str, Any] = {
     "force": False,
     "debug": False,
 }
+MEANING = {
+    "out": "folder that everything is left in",
+    "teacher": "model that learns first, and then teaches",
+    "student": "model that is trained plainly, and then under the teacher",
+    "images": "rendered training scenes",
+    "imgsz": "pixels of a scene's side, and of the training",
+    "teacher_epochs": "epochs of the teacher",
+    "epochs": "epochs of each student",
+    "seed": "of the scenes and of the trainings",
+    "distill": "recipe, as in yolo-kd train",
+    "force": "go on where the pre-flight would refuse the teacher",
+    "debug": "show tracebacks",
+}
 VAL_IMAGES = 120
 CALIBRATION = 100
 METRICS = {"mAP50": "metrics/mAP50(B)", "mAP50-95": "metrics/mAP50-95(B)"}
@@ -165,7 +178,7 @@ def _deploy(out: Path, data: Path, best: Path, keys: dict[str, Any]) -> None:
 
 def help_text() -> str:
     """The demo's keys."""
-    lines = [f"  {key}={value}" for key, value in DEFAULTS.items()]
+    lines = [f"  {f'{key}={value}':<22} {MEANING[key]}" for key, value in DEFAULTS.items()]
     return "\n".join(["usage: yolo-kd demo [key=value ...]", "", "keys with their defaults:", *lines])
 
 

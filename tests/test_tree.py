@@ -61,6 +61,11 @@ def test_no_python_file_is_too_long() -> None:
     assert {path.name: length for path, length in lengths.items() if length > LONGEST} == {}
 
 
+def test_make_test_brings_the_browser_that_it_needs() -> None:
+    done = subprocess.run(["make", "-n", "test"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert 0 < done.stdout.index("command -v chromium") < done.stdout.index("-m pytest")
+
+
 def test_no_file_has_a_vague_name() -> None:
     assert [path for path in files() if path.name in VAGUE] == []
 

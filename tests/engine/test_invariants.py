@@ -15,7 +15,9 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import NUM_THREADS
 
 from yolo_kd import DistillationTrainer
+from yolo_kd.engine import trainer as trainer_module
 from yolo_kd.engine import ultra
+from yolo_kd.engine.resumable import ResumableTrainer
 from yolo_kd.errors import GateError
 
 STRICT = {"amp": False, "channels_last": False}
@@ -266,6 +268,39 @@ class TestAdapters:
         train(Spy, teacher=str(make_checkpoint("yolov8s.yaml", seed=1)), epochs=3, warmup_epochs=1, **PKD)
         assert len({a for a, _ in rates}) > 3
         assert all(a == pytest.approx(b) for a, b in rates)
+
+    def test_gradients_are_averaged_and_then_clipped_by_a_norm_of_their_own(self, train, make_checkpoint, monkeypatch):
+        seen: list[dict[str, float]] = []
+
+        def average(parameters) -> None:
+            for parameter in parameters:
+                parameter.grad *= 1e9  # an average over ranks, as far as this test can see
+            seen.append({"student": norm_of(trainers[0])})
+
+        def norm_of(trainer) -> float:
+            grads = [p.grad.flatten() for p in trainer.model.parameters() if p.grad is not None]
+            return float(torch.cat(grads).norm())
+
+        trainers: list[DistillationTrainer] = []
+
+        class Spy(DistillationTrainer):
+            def optimizer_step(self):
+                trainers[:] = [self]
+                super().optimizer_step()
+
+        def step(self) -> None:
+            own = torch.cat([p.grad.flatten() for p in self._adapters()])
+            seen[-1] |= {"adapters": float(own.norm()), "after": norm_of(self), "scale": self.scaler.get_scale()}
+            taken(self)
+
+        taken = ResumableTrainer.optimizer_step
+        monkeypatch.setattr(trainer_module, "average_gradients", average)
+        monkeypatch.setattr(ResumableTrainer, "optimizer_step", step)
+        train(Spy, teacher=str(make_checkpoint("yolov8s.yaml", seed=1)), **PKD)
+        assert len(seen) == 2, "a step of the trainer did not average the adapters' gradients"
+        for found in seen:
+            assert found["adapters"] == pytest.approx(10 * found["scale"], rel=1e-3)
+            assert found["student"] == found["after"] > 0
 
     def test_sidecar_holds_them(self, distilled):
         state = torch.load(distilled.last.with_name("last.kd.pt"), weights_only=True)

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from logging import Handler
 from pathlib import Path
 
 import pytest
 import torch
+from ultralytics.nn.tasks import RTDETRDetectionModel
+from yolo_kd.data import scenes
 
 from yolo_kd import __version__
 from yolo_kd.cli import main
 from yolo_kd.engine.ultra import LOGGER
+from yolo_kd.modes import demo
 
 
 def run(capsys, *args: str) -> tuple[int, str]:
     """Exit code and what went to stderr, without Ultralytics' own log."""
     code = main(list(args))
     return code, "\n".join(line for line in capsys.readouterr().err.splitlines() if line.startswith("yolo-kd: "))
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """Ultralytics' log, line by line."""
+    lines, handler = list[str](), Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    LOGGER.addHandler(handler)
+    yield lines
+    LOGGER.removeHandler(handler)
 
 
 class Bomb:
@@ -36,6 +51,10 @@ def test_help_and_version(capsys):
     text = capsys.readouterr().out
     for word in ("teacher=", "student=", "teacher_engine=auto", "csgr_lqe", "csgr.tau=.2"):
         assert word in text
+    assert "until=" in text and "0..1" not in text, "0 is refused"
+    assert main(["demo", "--help"]) == 0
+    told = capsys.readouterr().out.splitlines()[3:]
+    assert len(told) == len(demo.DEFAULTS) and all(len(line.split(maxsplit=1)[1]) > 10 for line in told)
     for mode in ("val", "predict", "demo"):
         assert main([mode, "--help"]) == 0 and f"yolo-kd {mode}" in capsys.readouterr().out
 
@@ -62,6 +81,23 @@ def test_help_and_version(capsys):
             "student=yolov8q.yaml: no usable model YAML",
         ),
         (("train", "teacher=TEACHER", "student=yolov8n-seg.yaml", "data=DATA"), "is a 'segment' model"),
+        (
+            ("train", "teacher=TEACHER", "student=yolov8s-worldv2.yaml", "data=DATA"),
+            "student=yolov8s-worldv2.yaml: is a 'detect' model with the head WorldDetect, expected",
+        ),
+        (("train", "teacher=TEACHER", "student=rtdetr-l.yaml", "data=DATA"), "with the head RTDETRDecoder, expected"),
+        (
+            ("train", "teacher=RTDETR", "data=DATA"),
+            "rtdetr.pt: is a 'detect' model with the head RTDETRDecoder, expected",
+        ),
+        (("train", "teacher=TEACHER", "data=DATA", "csgr.tau=abc"), "csgr.tau is a number above 0, not 'abc'"),
+        (("train", "teacher=TEACHER", "data=DATA", "csgr.form=papr"), "did you mean 'paper'"),
+        (
+            ("train", "teacher=STRANGER", "data=DATA"),
+            ".pt: none of its classes (cat, dog) is in the data (car, truck, person);",
+        ),
+        (("train", "teacher=TEACHER", "data=DATA", "classes=[7]"), "none of its classes"),
+        (("train", "teacher=TEACHER", "data=NONAMES"), "expected names: a list of class names, or id: name"),
         (("train", "teacher=TEACHER", "data=gone.yaml"), "data=gone.yaml: no such file"),
         (("train", "teacher=TEACHER", "data=DATA", "epochs=many"), "epochs=many"),
         (("train", "teacher=TEACHER", "data=DATA", "distill_model=TEACHER"), "use one"),
@@ -74,6 +110,15 @@ def test_help_and_version(capsys):
 def test_misuse_is_one_line_and_exit_2(capsys, monkeypatch, tmp_path, pictures, make_checkpoint, args, said):
     monkeypatch.chdir(tmp_path)
     known = {"TEACHER": str(make_checkpoint("yolov8s.yaml", seed=1)), "DATA": str(pictures)}
+    if "teacher=STRANGER" in args:
+        known["STRANGER"] = str(make_checkpoint("yolov8s.yaml", names=("cat", "dog")))
+    if "teacher=RTDETR" in args:
+        known["RTDETR"] = str(tmp_path / "rtdetr.pt")
+        net = RTDETRDetectionModel("rtdetr-l.yaml", nc=3, verbose=False)
+        torch.save({"model": net, "train_args": {"task": "detect"}}, known["RTDETR"])
+    if "data=NONAMES" in args:
+        known["NONAMES"] = str(tmp_path / "nonames.yaml")
+        Path(known["NONAMES"]).write_text("train: images/train\nval: images/val\n")
     args = tuple(
         a.replace(k, v) for a in args for k, v in [next(((k, v) for k, v in known.items() if k in a), ("", ""))]
     )
@@ -120,6 +165,19 @@ def test_name_that_cannot_be_downloaded_fails_with_1(capsys, monkeypatch, tmp_pa
     assert code == 1 and "could not be downloaded" in line and "teacher=/path/to/yolov8l.pt" in line
 
 
+def test_data_that_cannot_be_had(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ultralytics.data.utils.safe_download", _offline)
+    monkeypatch.setattr("ultralytics.data.utils.DATASETS_DIR", tmp_path)
+    code, line = run(capsys, "train", "distill=none", "data=coco8.yaml", f"project={tmp_path}")
+    assert code == 1 and "data=coco8.yaml: not on this disk and it could not be downloaded (no network)" in line
+    assert "data=/path/to/data.yaml" in line
+    gone = tmp_path / "gone.yaml"
+    gone.write_text("train: images/train\nval: images/val\nnames: [car]\n")
+    code, line = run(capsys, "train", "distill=none", f"data={gone}", f"project={tmp_path}")
+    assert code == 2 and "images not found" in line and f"yolo-kd data check data={gone} looks at them" in line
+
+
 def _offline(*args, **kwargs):
     raise ConnectionError("no network")
 
@@ -146,7 +204,7 @@ def test_debug_shows_the_traceback(capsys):
 
 
 @pytest.mark.slow
-def test_main_job_then_val_and_predict(monkeypatch, tmp_path, pictures, make_checkpoint):
+def test_main_job_then_val_and_predict(logged, monkeypatch, tmp_path, pictures, make_checkpoint):
     monkeypatch.chdir(tmp_path)
     args = [
         f"teacher={make_checkpoint('yolov8s.yaml', seed=1)}",
@@ -166,10 +224,8 @@ def test_main_job_then_val_and_predict(monkeypatch, tmp_path, pictures, make_che
     assert main(["train", *args]) == 0
     best = tmp_path / "7" / "weights" / "best.pt"
     assert best.exists() and (tmp_path / "7" / "results.csv").exists() and (tmp_path / "7" / "args.yaml").exists()
-    lines: list[str] = []
-    monkeypatch.setattr(LOGGER, "info", lines.append)
     assert main(["val", f"model={best}", f"data={pictures}", "imgsz=64", f"project={tmp_path}"]) == 0
-    overall = next(words for words in (line.split() for line in lines) if words[:1] == ["all"])
+    overall = next(words for words in (line.split() for line in logged) if words[:1] == ["all"])
     assert overall[1:3] == ["4", "12"] and all(0 <= float(value) <= 1 for value in overall[3:7])
     source = tmp_path / "one.png"
     shutil.copy(next((pictures.parent / "images" / "val").glob("*.png")), source)
@@ -178,6 +234,22 @@ def test_main_job_then_val_and_predict(monkeypatch, tmp_path, pictures, make_che
     words = [f"model={best}", f"source={source}", "imgsz=64", f"project={tmp_path}", "name=unseen", "save=false"]
     assert main(["predict", *words]) == 0
     assert not list(tmp_path.glob("unseen/*"))
+
+
+@pytest.mark.slow
+def test_training_without_data_uses_the_scenes_and_says_so(logged, monkeypatch, tmp_path):
+    monkeypatch.setenv("YOLO_KD_HOME", str(tmp_path / "home"))
+    render, few = scenes.write_dataset, {"train": 4, "val": 2, "size": 64}
+    monkeypatch.setattr(scenes, "write_dataset", lambda root, **keys: render(root, **{**keys, **few}))
+    words = ["student=yolov8n.yaml", "distill=none", "epochs=1", "imgsz=64", "batch=2", "plots=false", "cpu_threads=1"]
+    assert main(["train", *words, f"project={tmp_path}", "name=run"]) == 0
+    said = f"yolo-kd: no data= given, so the embedded traffic scenes are used ({scenes.default_root()})"
+    assert said in logged
+    assert str(scenes.default_root()) in (tmp_path / "run" / "args.yaml").read_text()
+    learnt = torch.load(tmp_path / "run" / "weights" / "last.pt", weights_only=False)["model"].names
+    assert tuple(learnt.values()) == tuple(scenes.CLASSES)
+    stripped = [line for line in logged if "Optimizer stripped" in line]
+    assert len(stripped) == 2 and not any(".part" in line or "saved as" in line for line in stripped)
 
 
 @pytest.mark.slow

@@ -11,9 +11,10 @@ from yolo_kd.cfg.documents import parse_yaml
 from yolo_kd.cfg.settings import DistillSettings, changed_on_resume, default_keys, is_ours, resolve
 from yolo_kd.cfg.values import read_value
 from yolo_kd.data import scenes
-from yolo_kd.data.description import find_description
+from yolo_kd.data.description import find_description, read_description
 from yolo_kd.data.unlabeled import find_unlabeled
 from yolo_kd.engine import ultra
+from yolo_kd.engine.pair_check import check_pair
 from yolo_kd.engine.resume import usable_checkpoint
 from yolo_kd.engine.terms import check_arguments
 from yolo_kd.engine.trainer import SETTINGS_FILE, DistillationTrainer, resumed_settings
@@ -157,8 +158,21 @@ def readable_errors(keys: Mapping[str, Any]) -> Iterator[None]:
     except RuntimeError as error:
         text = _line(error)
         if "Dataset '" in text and "error" in text:
-            raise MisuseError(f"data={keys.get('data')}: {text.split('error', 1)[1].lstrip(' ❌')}") from error
+            raise _data_error(keys.get("data"), text.split("error", 1)[1].lstrip(" ❌"), error.__cause__) from error
         raise
+
+
+def _data_error(data: Any, text: str, cause: BaseException | None) -> YoloKDError:
+    """What Ultralytics said of the data: wrong as it is written, or not to be had."""
+    if isinstance(cause, SyntaxError | TypeError | ValueError | KeyError | FileNotFoundError):
+        return MisuseError(
+            f"data={data}: {text}; expected path:, train:, val: and names: of pictures that are there, yolo-kd data check "
+            f"data={data} looks at them; or leave data= out for the scenes"
+        )
+    return YoloKDError(
+        f"data={data}: not on this disk and it could not be downloaded ({text}); fetch it where there is a network and name "
+        "its YAML, data=/path/to/data.yaml, or leave data= out for the scenes"
+    )
 
 
 def _from_file(path: Any) -> dict[str, Any]:
@@ -185,13 +199,31 @@ def _check_before_folder(keys: Mapping[str, Any], student: str, data: Any) -> Di
     check_arguments(settings.recipe)
     find_unlabeled(settings.unlabeled or ())
     _check_student(student, settings.trust)
+    teacher = None
     if settings.recipe.methods or settings.pseudo_labels is not None:
-        ultra.load_detector(str(settings.teacher), "teacher", settings.trust)
-    if data is not None:
-        ultra.check_data_yaml(str(data))
-        if Path(str(data)).suffix in {".yaml", ".yml"} and Path(str(data)).is_file():
-            _check_yaml("data", Path(str(data)))
+        teacher = ultra.load_detector(str(settings.teacher), "teacher", settings.trust)
+    names = dict(enumerate(scenes.CLASSES)) if data is None else _class_names(str(data))
+    if teacher is not None and settings.recipe.methods and not keys.get("single_cls"):
+        wanted = keys.get("classes")
+        check_pair(settings, student, teacher, names, wanted if isinstance(wanted, list | tuple | int) else None)
     return settings
+
+
+def _class_names(data: str) -> dict[int, str] | None:
+    """The classes of a data set; None where Ultralytics has to fetch it, or knows it by name.
+
+    Raises:
+        MisuseError: No such YAML, or one that cannot be followed.
+    """
+    ultra.check_data_yaml(data)
+    path = Path(data)
+    if path.suffix not in {".yaml", ".yml"} or not path.is_file():
+        return None
+    _check_yaml("data", path)
+    found = parse_yaml(path.read_text(encoding="utf-8", errors="ignore"))
+    if found.get("names") is None and isinstance(found.get("nc"), int):
+        return {i: f"class_{i}" for i in range(found["nc"])}
+    return dict(read_description(path).names)
 
 
 def _check_yaml(key: str, path: Path) -> None:

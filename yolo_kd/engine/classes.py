@@ -10,8 +10,13 @@ from yolo_kd.data.split import normalise
 from yolo_kd.distillers.base import ClassMap
 from yolo_kd.errors import MisuseError
 
+FEW = 8  # names in a message
+MANY = 100  # names of each kind in the log, enough for COCO; preflight.json has them all
 
-def match(student: Mapping[int, str], teacher: Mapping[int, str], wanted: Iterable[int] | None = None) -> ClassMap:
+
+def match(
+    student: Mapping[int, str], teacher: Mapping[int, str], wanted: Iterable[int] | int | None = None
+) -> ClassMap:
     """Pair the classes that both lists name; the first of several equal names counts.
 
     Args:
@@ -33,32 +38,41 @@ def match(student: Mapping[int, str], teacher: Mapping[int, str], wanted: Iterab
     )
 
 
+def compare(student: Mapping[int, str], teacher: Mapping[int, str], shared: ClassMap) -> dict[str, list[str]]:
+    """Every name: those that are "shared", and those of "student" and "teacher" only."""
+    known, knows = set(shared.student.tolist()), set(shared.teacher.tolist())
+    return {
+        "shared": [student[i] for i in shared.student.tolist()],
+        "student": [n for i, n in student.items() if i not in known],
+        "teacher": [n for i, n in teacher.items() if i not in knows],
+    }
+
+
 def describe(student: Mapping[int, str], teacher: Mapping[int, str], shared: ClassMap) -> str:
     """One line: what is shared, what only one of the two knows."""
-    both = [student[i] for i in shared.student.tolist()]
-    only_student = [n for i, n in student.items() if i not in set(shared.student.tolist())]
-    only_teacher = [n for i, n in teacher.items() if i not in set(shared.teacher.tolist())]
-    parts = [f"{len(both)} shared ({_listed(both)})"]
-    if only_student:
-        parts.append(f"{len(only_student)} only the student's, learnt from labels ({_listed(only_student)})")
-    if only_teacher:
-        parts.append(f"{len(only_teacher)} only the teacher's, ignored ({_listed(only_teacher)})")
+    found = compare(student, teacher, shared)
+    kinds = {"student": "only the student's, learnt from labels", "teacher": "only the teacher's, ignored"}
+    parts = [f"{len(found['shared'])} shared ({_listed(found['shared'], MANY)})"]
+    parts += [f"{len(found[k])} {what} ({_listed(found[k], MANY)})" for k, what in kinds.items() if found[k]]
     return "classes: " + "; ".join(parts)
 
 
-def require_shared(student: Mapping[int, str], teacher: Mapping[int, str], shared: ClassMap) -> None:
-    """Refuse a pair without a shared class.
+def require_shared(
+    student: Mapping[int, str], teacher: Mapping[int, str], shared: ClassMap, source: object = ""
+) -> None:
+    """Refuse a pair without a shared class; `source` is the teacher's file.
 
     Raises:
         MisuseError: Nothing is shared.
     """
     if shared.shared == 0:
         raise MisuseError(
-            f"teacher=: none of its classes ({_listed(list(teacher.values()))}) is in the data ({_listed(list(student.values()))}); "
+            f"teacher={source}: none of its classes ({_listed(list(teacher.values()), FEW)}) is in the data "
+            f"({_listed(list(student.values()), FEW)}); "
             "names are compared: rename them in data.yaml, or fine-tune the teacher on this data first"
         )
 
 
-def _listed(names: list[str], limit: int = 8) -> str:
+def _listed(names: list[str], limit: int) -> str:
     more = f", ... {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(map(str, names[:limit])) + more

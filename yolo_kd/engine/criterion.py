@@ -105,6 +105,16 @@ class DistillationCriterion:
         for term in self.terms:
             term.epoch_ratios.clear()
 
+    def end(self) -> None:
+        """Say which gains were still provisional when the run ended."""
+        waiting = [f"{t.key}={t.gain:.4g}" for t in self.terms if not t.fixed]
+        if waiting:
+            self.log(
+                f"WARNING the run ended before its gains were calibrated ({self.calibrated_batches} of {self.calibrate_batches} "
+                f"batches after warm-up), so they were provisional to the end: {', '.join(waiting)}; train longer, or lower "
+                "warmup_epochs or calibrate_batches"
+            )
+
     def update(self) -> None:
         """Ultralytics calls this at the end of an epoch; dual heads shift weight between their branches."""
         if hasattr(self.base, "update"):

@@ -14,8 +14,8 @@ from yolo_kd.engine import ultra
 from yolo_kd.errors import MisuseError
 
 
-def common_levels(student: HeadSpec, teacher: HeadSpec) -> tuple[int, ...]:
-    """Strides that both heads have, finest first.
+def common_levels(student: HeadSpec, teacher: HeadSpec, source: object = "") -> tuple[int, ...]:
+    """Strides that both heads have, finest first; `source` is the teacher's file.
 
     Raises:
         MisuseError: None is shared.
@@ -23,7 +23,7 @@ def common_levels(student: HeadSpec, teacher: HeadSpec) -> tuple[int, ...]:
     shared = tuple(s for s in student.strides if s in teacher.strides)
     if not shared:
         raise MisuseError(
-            f"teacher=: its strides {teacher.strides} and the student's {student.strides} have no level in common; "
+            f"teacher={source}: its strides {teacher.strides} and the student's {student.strides} have no level in common; "
             "choose a teacher with the student's levels (P3 to P5 are 8, 16, 32)"
         )
     return shared

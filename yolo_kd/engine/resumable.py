@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
 from functools import partial
+from logging import LogRecord
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from yolo_kd.engine.decoding import decode_ahead
 from yolo_kd.engine.exact import capture, restore_stream, restore_training, same_batches
 from yolo_kd.engine.history import cut_history
 from yolo_kd.engine.loader import numbered, resumable
+from yolo_kd.engine.loggers import drop_mlflow_without_store
 from yolo_kd.engine.resume import (
     PREVIOUS,
     commit,
@@ -48,6 +50,21 @@ from yolo_kd.errors import MisuseError
 
 class _Done(Exception):
     pass
+
+
+@contextmanager
+def _named_finally(part: Path, name: str) -> Iterator[None]:
+    """Inside, the log does not name a file that is soon renamed, but what Ultralytics was asked to save as."""
+
+    def rename(record: LogRecord) -> bool:
+        record.msg = str(record.msg).replace(f" saved as {part},", f" saved as {name}," if name else "")
+        return True
+
+    ultra.LOGGER.addFilter(rename)
+    try:
+        yield
+    finally:
+        ultra.LOGGER.removeFilter(rename)
 
 
 class ResumableTrainer(ultra.DetectionTrainer):
@@ -105,6 +122,7 @@ class ResumableTrainer(ultra.DetectionTrainer):
         ultra.YAML.save(self.save_dir / "args.yaml", vars(self.args))
 
     def _setup_train(self) -> None:
+        drop_mlflow_without_store(self.callbacks)
         super()._setup_train()
         self.add_callback("on_train_start", ResumableTrainer._start_loop)
         self.add_callback("on_train_epoch_start", ResumableTrainer._count_from)
@@ -190,6 +208,8 @@ class ResumableTrainer(ultra.DetectionTrainer):
                 if self.args.plots:
                     self.plot_metrics()
                 self.run_callbacks("on_train_end")
+        if self.criterion is not None:
+            self.criterion.end()
 
     def train(self) -> None:
         """As in Ultralytics, its loop counting batches from where the loader starts; no picture is written over."""
@@ -299,7 +319,8 @@ class ResumableTrainer(ultra.DetectionTrainer):
         def strip(path: Any, name: str = "", updates: Any = None) -> dict[str, Any]:
             part = Path(path).with_name(Path(path).name + ".part")
             stripped.append((part, Path(name or path)))
-            return ultra.strip_optimizer(path, str(part), updates)
+            with _named_finally(part, name):
+                return ultra.strip_optimizer(path, str(part), updates)
 
         try:
             with room_for("the final checkpoint", self.last, self.epoch + 1):

@@ -143,7 +143,8 @@ def measured(trainer: Any, teacher: Teacher, shared: ClassMap) -> dict[str, Any]
     if pretrained and not trainer.kd.qat and preflight.same_file(trainer.args.model, teacher):
         reason = "it is the student's own checkpoint: there is nothing to learn from it. Choose a better teacher"
     preflight.refuse_or_go_on(teacher, reason, trainer.kd.force, trainer.log)
-    return {"teacher": str(teacher.path), "teacher_sha256": teacher.sha256, "maps": maps}
+    known = class_lists.compare(trainer.data["names"], teacher.names, shared)
+    return {"teacher": str(teacher.path), "teacher_sha256": teacher.sha256, "classes": known, "maps": maps}
 
 
 def prepare(trainer: Any) -> Distillation:
@@ -163,9 +164,9 @@ def prepare(trainer: Any) -> Distillation:
         raise MisuseError(
             "single_cls=True: renames every class to 'item', which this teacher does not know; leave it out"
         )
-    class_lists.require_shared(names, teacher.names, shared)
+    class_lists.require_shared(names, teacher.names, shared, teacher.path.name)
     student_spec = ultra.head_spec(trainer.model)
-    teacher.strides = common_levels(student_spec, teacher.full_spec)
+    teacher.strides = common_levels(student_spec, teacher.full_spec, teacher.path.name)
     methods = build_methods(
         kd.recipe,
         cut_spec(student_spec, teacher.strides),

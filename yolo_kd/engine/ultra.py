@@ -42,12 +42,13 @@ from yolo_kd.distillers.base import Branch, HeadOutput, HeadSpec
 from yolo_kd.errors import MisuseError, YoloKDError, did_you_mean
 
 __all__ = [
-    "DEFAULT_CFG", "DEFAULT_CFG_DICT", "LOGGER", "RANK", "TQDM", "YAML", "YOLO", "DetectionTrainer", "InfiniteDataLoader",
-    "YOLODataset", "colorstr", "data_scan", "non_max_suppression", "override_configs", "picture_files", "strip_optimizer",
-    "training_loop", "unwrap_model",
+    "DEFAULT_CFG", "DEFAULT_CFG_DICT", "LOGGER", "RANK", "TQDM", "YAML", "YOLO", "DetectionModel", "DetectionTrainer",
+    "InfiniteDataLoader", "YOLODataset", "colorstr", "data_scan", "non_max_suppression", "override_configs", "picture_files",
+    "strip_optimizer", "training_loop", "unwrap_model",
 ]  # fmt: skip
 
 TESTED = "8.4.190"
+HEADS = (Detect, v10Detect)
 
 
 @contextmanager
@@ -125,19 +126,15 @@ def check_model_yaml(source: str) -> None:
         MisuseError: No such YAML, or one of another task.
     """
     try:
-        task = guess_model_task(tasks.yaml_model_load(source))
+        found = tasks.yaml_model_load(source)
+        task, head = guess_model_task(found), str(found["head"][-1][2])
     except Exception as error:  # FileNotFoundError, YAML errors, KeyError: all mean that it cannot be used
-        known = [p.name for p in (ROOT / "cfg" / "models").rglob("*.yaml")] + [
-            "yolov8n.yaml",
-            "yolo11n.yaml",
-            "yolo26n.yaml",
-        ]
+        nano = ("yolov8n.yaml", "yolo11n.yaml", "yolo26n.yaml")
+        known = [*nano, *(p.name for p in (ROOT / "cfg" / "models").rglob("*.yaml"))]
         reason = " ".join(str(error).split())[:120]
         raise MisuseError(f"student={source}: no usable model YAML ({reason}){did_you_mean(source, known)}") from None
-    if task != "detect":
-        raise MisuseError(
-            f"student={source}: is a '{task}' model, expected a detection model, e.g. student=yolov8n.yaml"
-        )
+    if task != "detect" or head not in {kind.__name__ for kind in HEADS}:
+        raise MisuseError(f"student={source}: {_other_head(task, head)}, e.g. student=yolov8n.yaml")
 
 
 def load_detector(source: str, key: str, trust: bool = False, any_task: bool = False) -> DetectionModel:
@@ -181,8 +178,10 @@ def load_detector(source: str, key: str, trust: bool = False, any_task: bool = F
     if any_task:
         return model
     task = guess_model_task(model)
-    if not isinstance(model, DetectionModel) or task != "detect" or type(model.model[-1]) not in (Detect, v10Detect):
-        raise MisuseError(f"{key}={source}: is a '{task}' model, expected a detection model (v8, v9, v10, 11, 12, 26)")
+    if not isinstance(model, DetectionModel) or task != "detect" or type(model.model[-1]) not in HEADS:
+        net = getattr(model, "model", model)
+        head = net[-1] if isinstance(net, nn.Sequential) else net
+        raise MisuseError(f"{key}={source}: {_other_head(task, type(head).__name__)}")
     try:
         _run_once(model)
     except Exception as error:  # a checkpoint can be whole and hold nonsense, which shows anywhere in the model
@@ -191,6 +190,10 @@ def load_detector(source: str, key: str, trust: bool = False, any_task: bool = F
             "expected a checkpoint that Ultralytics saved"
         ) from None
     return model
+
+
+def _other_head(task: str | None, head: str) -> str:
+    return f"is a '{task}' model with the head {head}, expected a detection model (v8, v9, v10, 11, 12 or 26)"
 
 
 def _run_once(model: DetectionModel) -> None:

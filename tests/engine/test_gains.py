@@ -1,0 +1,86 @@
+"""Auto gains make the gradient that arrives in the student the share of the detection loss's that was asked for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from ultralytics.cfg import get_cfg
+from ultralytics.nn.tasks import DetectionModel
+from yolo_kd.cfg.settings import Recipe
+
+from yolo_kd.engine import ultra
+from yolo_kd.engine.classes import match
+from yolo_kd.engine.criterion import DistillationCriterion
+from yolo_kd.engine.teacher import Teacher
+from yolo_kd.engine.terms import build_methods
+
+WANTED = {"csgr": {"cs": "auto:0.25"}, "pcd": {"cls": "auto:0.5", "loc": "auto:0.5"}, "pkd": {"pkd": "auto:0.3"}}
+IMAGES = 3  # a factor of the batch size that is left out shows
+
+
+@pytest.fixture
+def criterion(make_checkpoint) -> DistillationCriterion:
+    torch.manual_seed(0)
+    student = DetectionModel("yolov8n.yaml", nc=3, verbose=False)
+    student.args = get_cfg()
+    teacher = Teacher(make_checkpoint("yolov8s.yaml", seed=1), torch.device("cpu"))
+    student.names = teacher.names
+    shared = match(student.names, teacher.names)
+    methods = build_methods(Recipe("test", WANTED), ultra.head_spec(student), teacher.spec, shared, print)
+    student.train()
+    student.criterion = DistillationCriterion(student.init_criterion(), student, teacher, methods, calibrate_batches=2)
+    student.criterion.student = student
+    return student.criterion
+
+
+def batch_of_three() -> dict[str, torch.Tensor]:
+    boxes = torch.tensor([[0.5, 0.5, 0.8, 0.8], [0.4, 0.5, 0.6, 0.7], [0.5, 0.6, 0.7, 0.6]])
+    image = torch.rand(IMAGES, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+    kinds, index = torch.tensor([[0.0], [1.0], [2.0]]), torch.arange(IMAGES).float()
+    return {"img": image, "cls": kinds, "bboxes": boxes, "batch_idx": index}
+
+
+def norm(loss: torch.Tensor, at: tuple[torch.Tensor, ...]) -> float:
+    grads = torch.autograd.grad(loss, at, retain_graph=True, allow_unused=True)
+    return float(torch.cat([g.flatten() for g in grads if g is not None]).norm())
+
+
+def test_the_gradient_that_arrives_is_the_wanted_share(criterion):
+    batch = batch_of_three()
+    criterion.start_epoch(0.0, False, warm=True)
+    with torch.no_grad():  # BN statistics of a fresh student would move between the batches
+        criterion.student(batch["img"])
+    for _ in range(2):
+        criterion(criterion.student(batch["img"]), batch)
+    assert all(term.fixed for term in criterion.terms)
+    preds = criterion.student(batch["img"])
+    raw = ultra.read_outputs(preds)
+    at = {
+        "neck": raw.feats,
+        "scores": tuple(b.scores for b in raw.branches.values()),
+        "boxes": tuple(b.boxes for b in raw.branches.values()),
+    }
+    detection = criterion.base(preds, batch)[0].sum()
+    gains = {term.key: term.gain for term in criterion.terms}
+    for term in criterion.terms:
+        for other in criterion.terms:
+            other.gain = gains[other.key] if other is term else 0.0
+        vector, _ = criterion(preds, batch)
+        found = norm(vector[-1], at[term.acts_on]) / norm(detection, at[term.acts_on])
+        assert found == pytest.approx(term.share, rel=0.05), term.key
+
+
+def test_a_run_that_ends_before_calibration_says_so(criterion):
+    lines: list[str] = []
+    criterion.log = lines.append
+    criterion.start_epoch(0.0, False, warm=False)
+    criterion(criterion.student(batch_of_three()["img"]), batch_of_three())
+    criterion.end()
+    assert len(lines) == 1 and lines[0].startswith(
+        "WARNING the run ended before its gains were calibrated (0 of 2 batches"
+    )
+    assert all(f"{term.key}={term.gain:.4g}" in lines[0] and term.gain > 0 for term in criterion.terms)
+    for term in criterion.terms:
+        term.fixed = True
+    criterion.end()
+    assert len(lines) == 1

@@ -1,0 +1,25 @@
+"""Loggers that Ultralytics starts by itself because they are installed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+
+def drop_mlflow_without_store(callbacks: dict[str, list[Callable[..., Any]]]) -> None:
+    """Leave MLflow out where nobody named a store and it cannot open its own: it would warn in every training.
+
+    mlflow-skinny has no SQLAlchemy, and so no local data base, which is MLflow's default. Where MLFLOW_TRACKING_URI names
+    another store, MLflow stays.
+
+    Args:
+        callbacks: A trainer's, by event; changed in place.
+    """
+    mlflow = sys.modules.get("mlflow")  # Ultralytics' callbacks import it, unless its settings turn it off
+    uri = getattr(mlflow, "get_tracking_uri", str)()
+    if not uri.startswith("sqlite") or find_spec("sqlalchemy") is not None:
+        return
+    for functions in callbacks.values():
+        functions[:] = [f for f in functions if f.__module__ != "ultralytics.utils.callbacks.mlflow"]

@@ -173,7 +173,8 @@ def test_the_term_agrees_with_plain_loops(args, quality, fake):
 def test_the_papers_form_has_its_own_predictor_and_looks_at_all_cells(fake):
     pair = fake.make_pair()
     paper, own, shared = (
-        fitted(pair, **args) for args in ({"form": "paper"}, {"student_predictor": "own", "top": 0}, {"top": 0})
+        fitted(pair, **args)
+        for args in ({"form": "paper", "top": 20}, {"student_predictor": "own", "top": 0}, {"top": 0})
     )
     few = fitted(pair, student_predictor="own", top=20)
     terms = [pair.run(distiller)["lqe"] for distiller in (paper, own, shared, few)]

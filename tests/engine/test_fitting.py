@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 
 from yolo_kd import DistillationTrainer
 from yolo_kd.distillers.lqe import LQE
+from yolo_kd.engine.samples import SAMPLE_SEED
 
 
 @pytest.fixture
@@ -39,3 +44,18 @@ def test_kept_reused_and_repaired(train, make_checkpoint, fits, tmp_path, monkey
     assert len(fits) == 2 and any("damaged" in line for line in lines)
     train(teacher=str(make_checkpoint("yolov8s.yaml", seed=2)), **keys)
     assert len(fits) == 3, "another teacher needs a fit of its own"
+
+
+def test_other_labels_need_a_fit_of_their_own_wherever_they_changed(train, make_checkpoint, fits, tmp_path, pictures):
+    """Without mosaic the first batch holds half of the pictures; the other half counts as much."""
+    data = (
+        Path(shutil.copytree(pictures.parent, tmp_path / "own", ignore=shutil.ignore_patterns("*.cache"))) / "data.yaml"
+    )
+    keys = {"distill": "lqe", "force": True, "teacher_engine": "torch", "mosaic": 0, "data": str(data)}
+    keys["teacher"] = str(make_checkpoint("yolov8s.yaml", seed=1))
+    train(**keys)
+    last = np.random.default_rng(SAMPLE_SEED).permutation(8)[-1]
+    labels = data.parent / "labels" / "train" / f"{last:03}.txt"
+    labels.write_text("".join(labels.read_text().splitlines(True)[:-1]))
+    train(**keys)
+    assert len(fits) == 2

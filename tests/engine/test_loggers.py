@@ -10,10 +10,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from yolo_kd.engine import loggers
 from yolo_kd.engine.history import History, read_history
 
 EPOCHS = 2
@@ -76,6 +79,47 @@ def test_tensorboard_shows_the_terms(logged: Path) -> None:
     found = {name: [(e.step, e.value) for e in events.Scalars(name)] for name in events.Tags()["scalars"]}
     check(found, 1, read_history(logged / "run" / "results.csv"))
     assert events.Tags()["graph"], "Ultralytics could not trace the student under our criterion"
+
+
+QUIET = """
+import sys
+from ultralytics import settings
+
+settings.update({"mlflow": True})
+from yolo_kd import distill
+
+data, project = sys.argv[1:]
+distill(
+    distill="none", student="yolov8n.yaml", data=data, project=project, name="run", epochs=1, imgsz=64, batch=4, val=False,
+    cpu_threads=1, plots=False, verbose=False,
+)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("sqlalchemy") is not None, reason="MLflow opens its own store here")
+def test_mlflow_that_is_merely_installed_says_nothing(pictures: Path, tmp_path: Path) -> None:
+    kept = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST" and not k.startswith("MLFLOW")}
+    own = {**kept, "YOLO_CONFIG_DIR": str(tmp_path / "settings")}
+    words = [sys.executable, "-c", QUIET, str(pictures), str(tmp_path)]
+    done = subprocess.run(words, env=own, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "run" / "weights" / "last.pt").exists()
+    assert "MLflow" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("uri", "kept"), [("sqlite:////x/mlflow.db", 1), ("http://127.0.0.1:5000", 2)])
+def test_mlflow_stays_where_a_store_is_named(monkeypatch: pytest.MonkeyPatch, uri: str, kept: int) -> None:
+    def theirs() -> None: ...
+
+    def other() -> None: ...
+
+    theirs.__module__ = "ultralytics.utils.callbacks.mlflow"
+    monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace(get_tracking_uri=lambda: uri))
+    monkeypatch.setattr(loggers, "find_spec", lambda name: None)
+    callbacks = {"on_train_end": [theirs, other]}
+    loggers.drop_mlflow_without_store(callbacks)
+    assert callbacks["on_train_end"][-1] is other and len(callbacks["on_train_end"]) == kept
 
 
 @pytest.mark.slow

@@ -6,11 +6,13 @@ is kept in the cache folder under the hash of everything that it depends on.
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from yolo_kd.cfg.home import cache_home
@@ -18,7 +20,7 @@ from yolo_kd.distillers.base import HeadOutput, Targets
 from yolo_kd.engine import ultra
 from yolo_kd.engine.ir_cache import key_digest
 from yolo_kd.engine.openvino_engine import images_digest
-from yolo_kd.engine.samples import sample_batches
+from yolo_kd.engine.samples import sample_batches, sample_pictures
 from yolo_kd.engine.teacher import Teacher
 from yolo_kd.engine.terms import Method
 
@@ -48,16 +50,16 @@ def fit(trainer: Any, teacher: Teacher, methods: list[Method]) -> None:
 
 def _taught(trainer: Any, teacher: Teacher, label: str) -> Iterator[tuple[HeadOutput, Targets]]:
     """The teacher's outputs with labels, batch by batch: all at once would be gigabytes."""
-    for batch in ultra.TQDM(
-        sample_batches(trainer, FIT_BATCHES, labelled=True), desc=f"{label:>22}", total=FIT_BATCHES
-    ):
+    batches = sample_batches(trainer, FIT_BATCHES, sample_pictures(trainer, labelled=True))
+    for batch in ultra.TQDM(batches, desc=f"{label:>22}", total=FIT_BATCHES):
         targets = Targets(batch["bboxes"], batch["cls"].reshape(-1).long(), batch["batch_idx"].long())
         yield teacher(batch["img"]), targets
 
 
 def _path(trainer: Any, teacher: Teacher, method: Method) -> Path:
-    first = next(sample_batches(trainer, 1, labelled=True))
-    distiller = method.distiller
+    pictures = sample_pictures(trainer, labelled=True)
+    data, distiller = labels_digest(pictures.labels), method.distiller
+    first = next(sample_batches(trainer, 1, pictures))  # tells how pictures are augmented
     key = {
         "version": FIT_VERSION,
         "teacher": teacher.sha256,
@@ -69,8 +71,23 @@ def _path(trainer: Any, teacher: Teacher, method: Method) -> Path:
         "classes": [distiller.student_classes.tolist(), distiller.teacher_classes.tolist()],
         "images": images_digest(first["img"].cpu()),
         "labels": images_digest(torch.cat((first["cls"].float().cpu(), first["bboxes"].cpu()), 1)),
+        "data": data,
     }
     return cache_home() / FOLDER / f"{teacher.sha256[:16]}-{method.name}-{key_digest(key)}.pt"
+
+
+def labels_digest(labels: Sequence[Mapping[str, Any]]) -> str:
+    """SHA-256 over the labels and picture sizes of a whole data set, because mosaics may draw on any of its pictures.
+
+    Args:
+        labels: As Ultralytics keeps them: `im_file`, `shape`, `cls` (N, 1), `bboxes` (N, 4) of each picture.
+    """
+    digest = hashlib.sha256()
+    for label in labels:
+        boxes = np.concatenate((label["cls"], label["bboxes"]), 1).astype(np.float32)
+        digest.update(f"{Path(label['im_file']).stat().st_size} {label['shape']} {len(boxes)};".encode())
+        digest.update(boxes.tobytes())
+    return digest.hexdigest()
 
 
 def _stored(path: Path, method: Method, trainer: Any) -> dict[str, float] | None:

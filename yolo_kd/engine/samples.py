@@ -15,21 +15,28 @@ from yolo_kd.engine.unlabeled import all_pictures
 SAMPLE_SEED = 20
 
 
-def sample_batches(trainer: Any, count: int, labelled: bool = False) -> Iterator[dict[str, Tensor]]:
-    """`count` batches as training would see them (mosaic, colour, flips), on the device, always the same ones.
-
-    A data set of its own is built: the training's keeps a buffer of mosaic partners that must not move.
+def sample_pictures(trainer: Any, labelled: bool = False) -> Any:
+    """A data set of its own: the training's keeps a buffer of mosaic partners that must not move.
 
     Args:
         trainer: The trainer.
-        count: Batches.
         labelled: Of labelled pictures only.
     """
     with ultra.override_configs(trainer.args, {"cache": False, "rect": False}), preserved_rng(SAMPLE_SEED):
         if labelled:
-            dataset = trainer.build_dataset(trainer.data["train"], mode="train", batch=trainer.batch_size)
-        else:
-            dataset = all_pictures(trainer)
+            return trainer.build_dataset(trainer.data["train"], mode="train", batch=trainer.batch_size)
+        return all_pictures(trainer)
+
+
+def sample_batches(trainer: Any, count: int, dataset: Any = None) -> Iterator[dict[str, Tensor]]:
+    """`count` batches as training would see them (mosaic, colour, flips), on the device, always the same ones.
+
+    Args:
+        trainer: The trainer.
+        count: Batches.
+        dataset: A new one from `sample_pictures`; of all pictures if None.
+    """
+    dataset = sample_pictures(trainer) if dataset is None else dataset
     order = np.random.default_rng(SAMPLE_SEED).permutation(len(dataset))
     size = max(trainer.batch_size // max(trainer.world_size, 1), 1)
     for index in range(count):

@@ -101,6 +101,7 @@ def _pictures(folder: Path) -> None:
     for i, suffix in enumerate(FORMATS):
         coarse = rng.integers(0, 256, (4, 5, 3), np.uint8)
         cv2.imwrite(str(folder / f"{i}.{suffix}"), cv2.resize(coarse, (40, 30), interpolation=cv2.INTER_CUBIC))
+        (folder / f"{i}.txt").write_text("0 0.5 0.5 0.25 0.25\n")  # a part without a box is a fault of its own
     cv2.imwrite(str(folder / "deep.png"), rng.integers(0, 1 << 16, (20, 30, 3), np.uint16))
 
 

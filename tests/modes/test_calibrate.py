@@ -84,7 +84,7 @@ def test_a_part_that_the_source_does_not_declare_is_no_fault(data, tmp_path):
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
-        ({"test": "images/gone"}, "is neither a folder nor a .txt list"),
+        ({"test": "images/empty"}, "'test' holds no image"),
         ({"val": "images/empty"}, "'val' holds no image"),
         ({"val": "images/val.txt"}, "is neither a folder nor a .txt list"),
     ],
@@ -96,6 +96,14 @@ def test_a_part_that_is_declared_and_not_there_is_not_passed_over(data, tmp_path
     printed = capsys.readouterr().err.strip().splitlines()
     assert len(printed) == 1 and said in printed[0] and f"take '{next(iter(parts))}:' out of the YAML" in printed[0]
     assert not (tmp_path / "list.json").exists()
+
+
+def test_a_test_part_that_is_not_on_this_disk_is_a_warning(data, tmp_path, capsys):
+    describe(data.parent, train="images/train", val="images/val", test="images/gone")
+    assert run(tmp_path, f"source={data}") == 0
+    assert taken(tmp_path) == {f"{i:02}.png" for i in range(COUNT)} - {"03.png"}
+    said = "names a test part that is not there"
+    assert said in capsys.readouterr().err and said in read_calibration(tmp_path / "list.json").report["warnings"][0]
 
 
 def test_a_source_that_declares_nothing_to_judge_on_is_said_loudly(data, tmp_path, capsys):

@@ -83,7 +83,7 @@ def gather(
     Raises:
         MisuseError: Nothing to choose from, or evaluation pictures that are named and cannot be found.
     """
-    held_out = _held_out(source, evaluation)
+    held_out, absent = _held_out(source, evaluation)
     images, videos = _media(source)
     frames = out.with_name(f"{out.stem}_frames")
     if videos:
@@ -93,6 +93,8 @@ def gather(
         chosen = choose([*images, *(Candidate(p) for p in taken)], count, held_out, seed, near, Line())
         if videos:
             chosen = _keep(chosen, set(taken), frames, overwrite)
+    if absent:
+        chosen = replace(chosen, report={**chosen.report, "warnings": [*absent, *chosen.report["warnings"]]})
     write_calibration(chosen, out)
     return chosen
 
@@ -145,20 +147,30 @@ def _check_out(out: Path, overwrite: bool) -> None:
             raise MisuseError(f"out={out}: exists and is no calibration list; overwrite=true replaces it") from None
 
 
-def _held_out(source: str, evaluation: str | None) -> list[Path]:
-    """Pictures that must not be taken: of all evaluation parts that a data.yaml names, or of a folder."""
+def _held_out(source: str, evaluation: str | None) -> tuple[list[Path], list[str]]:
+    """Pictures that must not be taken: of all evaluation parts that a data.yaml names, or of a folder; what to warn of.
+
+    A test part that is named and not there is common, because many data sets publish it apart or never; what is not on this
+    disk cannot be taken, so that is worth a warning. A part that is there in half is an error.
+    """
     given = Path(source if evaluation is None else evaluation)
     if given.suffix in {".yaml", ".yml"}:
-        declared = [part for part in EVALUATION_PARTS if part in read_description(given).parts]
+        places = read_description(given).parts
+        absent = [p for p in ("test",) if p in places and not any(place.exists() for place in places[p])]
+        declared = [part for part in EVALUATION_PARTS if part in places and part not in absent]
         if not declared and evaluation is not None:
             raise MisuseError(f"evaluation={evaluation}: names neither val nor test, so there is nothing to hold out")
-        return [image for part in declared for image in _evaluation_part(given, part)]
+        warnings = [
+            f"{given} names a {part} part that is not there ({places[part][0]}); none of its pictures is held out"
+            for part in absent
+        ]
+        return [image for part in declared for image in _evaluation_part(given, part)], warnings
     if evaluation is None:
-        return []
+        return [], []
     images, videos = find_media(given)
     if not images:
         raise MisuseError(f"evaluation={evaluation}: holds {len(videos)} videos and no picture; name the pictures")
-    return images
+    return images, []
 
 
 def _evaluation_part(source: Path, part: str) -> tuple[Path, ...]:

@@ -28,6 +28,10 @@ class _Model:
         trainer(overrides={"model": self.model, "task": "detect", **keys, "mode": "train"})
         raise Reached
 
+    @property
+    def task_map(self) -> Any:
+        raise Reached
+
     def __getattr__(self, name: str) -> Any:
         return _reach
 

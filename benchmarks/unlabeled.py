@@ -187,7 +187,7 @@ def _command(words: list[str], keys: dict[str, Any], run: Path) -> list[str]:
 
 
 def _folder(out: Path, arm: str, seed: int) -> Path:
-    return out / f"{re.sub(r'[^a-z0-9_.+-]', '_', arm)}-s{seed}"
+    return out / f"{re.sub(r'[^a-z0-9_+-]', '_', arm)}-s{seed}"
 
 
 def _report(

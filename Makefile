@@ -40,8 +40,8 @@ demo: $(STAMP) ## distil and quantize a small student on a rendered data set, no
 	@"$(BIN)/yolo-kd" demo
 
 .PHONY: test
-test: $(STAMP) browser ## the whole test suite (ARGS goes to pytest)
-	@"$(BIN)/python" -m pytest $(ARGS)
+test: $(STAMP) browser ## the whole test suite, on several cores (ARGS goes to pytest)
+	@OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -n logical --maxprocesses 4 --dist worksteal $(ARGS)
 
 # The reports are opened in a real browser; CHROMIUM=/path/to/one names another than the usual ones.
 .PHONY: browser

@@ -32,6 +32,7 @@ SIGN = ["model-signing>=1.1", "pyOpenSSL>=24"]  # model-signing 1.1 imports pyOp
 DEV = [
     "pytest>=8",
     "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",
     "ruff>=0.8",
     "mypy>=1.13",
     "types-PyYAML",

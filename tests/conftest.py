@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -100,18 +101,29 @@ def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
 @pytest.fixture(scope="session")
 def learnt(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of 64 px that has learnt the training pictures by heart: mAP50-95 about .7 on them."""
+    from filelock import FileLock
+
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # that of the whole run: the first worker that comes trains it for all
+    checkpoint = folder / "learnt" / "weights" / "last.pt"
+    with FileLock(folder / "learnt.lock"):
+        if not checkpoint.exists():
+            _learn(pictures, checkpoint.parents[1])
+    return checkpoint
+
+
+def _learn(pictures: Path, folder: Path) -> None:
     from ultralytics import YOLO
 
     from yolo_kd import DistillationTrainer
 
-    root = tmp_path_factory.mktemp("learnt")
     still = dict.fromkeys(("mosaic", "scale", "translate", "erasing", "hsv_h", "hsv_s", "hsv_v"), 0)
     YOLO("yolov8n.yaml", task="detect", verbose=False).train(
         trainer=DistillationTrainer, distill="none", data=str(pictures), epochs=120, imgsz=64, batch=8, nbs=8,
-        optimizer="AdamW", lr0=0.004, warmup_epochs=2, project=str(root), name="run", plots=False, val=False, seed=1,
-        verbose=False, cpu_threads=1, **still,
+        optimizer="AdamW", lr0=0.004, warmup_epochs=2, project=str(folder.parent), name=folder.name, plots=False, val=False,
+        exist_ok=True, seed=1, verbose=False, cpu_threads=1, save=False, check_data=False, **still,
     )  # fmt: skip
-    return root / "run" / "weights" / "last.pt"
 
 
 @pytest.fixture(scope="session")
@@ -141,7 +153,7 @@ def train(pictures: Path, tmp_path: Path) -> Callable[..., Any]:
             del defaults["epochs"]  # a resumed run has its own, and may only be given more
         chosen = trainer_class or DistillationTrainer
         if issubclass(chosen, DistillationTrainer):
-            defaults["cpu_threads"] = 1
+            defaults |= {"cpu_threads": 1, "teacher_engine": "torch"}  # `auto` would compile three more each time
         yolo = YOLO(model, task="detect", verbose=False)
         yolo.train(trainer=chosen, **{**defaults, **keys})
         return yolo.trainer

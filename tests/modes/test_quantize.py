@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,13 @@ def test_an_artifact_is_made_judged_and_opens(words, tmp_path, capsys):
     gate = [w for w in gate if not w.startswith("model=")]
     assert main([*gate, "split=train"]) == 0  # finds its parent by itself, and that it was calibrated on these
     assert "12 of the 100 images were calibrated on as well" in capsys.readouterr().out
+
+
+def test_without_pycocotools_it_says_so_before_it_quantizes(words, tmp_path):
+    code = f"import sys\nsys.modules['pycocotools'] = None\nfrom yolo_kd.cli import main; sys.exit(main({words!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2 and "run: pip install pycocotools" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["best.pt"]
 
 
 def test_a_net_that_lost_too_much_gets_layers_back_in_float(words, tmp_path, capsys):

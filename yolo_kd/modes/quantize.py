@@ -21,6 +21,7 @@ from yolo_kd.deploy.quantize.openvino import OpenVINOSettings
 from yolo_kd.deploy.quantize.produce import Producer, Settings, named
 from yolo_kd.deploy.quantize.progress import Line
 from yolo_kd.errors import MisuseError, did_you_mean
+from yolo_kd.evidence.average_precision import require_pycocotools
 from yolo_kd.evidence.outcome import Plan, fastest, one_recipe
 from yolo_kd.evidence.quantization_report import chosen, report
 from yolo_kd.evidence.report import write_report
@@ -71,6 +72,8 @@ def main(settings: dict[str, Any]) -> int:
     _check(keys, any("." in k for k in settings))
     limits = read_limits(keys)
     judged_on = read_split(str(keys["data"]), str(keys["split"])) if keys["data"] and keys["gate"] else None
+    if judged_on:
+        require_pycocotools()
     parents = float_parents(keys)
     where = partial(int8_folder, out=keys["out"])
     beside, stem = where(parents[0]).parent, Path(parents[0].model).stem

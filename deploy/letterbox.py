@@ -64,6 +64,7 @@ class Letterbox:
     def __init__(self, net_hw: tuple[int, int], buffer: np.ndarray | None = None) -> None:
         self.net_hw = net_hw
         self.buffer = np.empty((*net_hw, 3), np.uint8) if buffer is None else buffer
+        self._words = np.empty((0, 0), np.uint32)
         self._placement: Placement | None = None
 
     def __call__(self, frame: np.ndarray) -> tuple[np.ndarray, Placement]:
@@ -86,9 +87,34 @@ class Letterbox:
         inner = self.buffer[top : top + height, left : left + width]
         if frame.shape[:2] == placement.inner_hw:
             inner[:] = frame
+        elif (step := _odd_step(frame, placement.inner_hw)) > 1:
+            self._take_every(step, frame, inner)
         else:
             cv2.resize(frame, (width, height), dst=inner, interpolation=cv2.INTER_LINEAR)
         return self.buffer, placement
+
+    def _take_every(self, step: int, frame: np.ndarray, inner: np.ndarray) -> None:
+        """What INTER_LINEAR gives where each of its samples falls on a pixel's centre, in half of its time."""
+        import cv2
+
+        hw, row = inner.shape[:2], 3 * frame.shape[1]
+        if self._words.shape != hw:
+            self._words = np.empty(hw, np.uint32)
+        first = step // 2 * (row + 3)
+        # a pixel and one byte of its right neighbour: words are gathered several times faster than triples of bytes
+        self._words[:] = np.ndarray(hw, np.uint32, frame.data, first, (step * row, step * 3))
+        cv2.cvtColor(self._words.view(np.uint8).reshape(*hw, 4), cv2.COLOR_BGRA2BGR, dst=inner)
+
+
+def _odd_step(frame: np.ndarray, inner_hw: tuple[int, int]) -> int:
+    """How many pixels of a contiguous frame one of the net's input spans, if that is 3, 5, 7, ... both ways; else 0.
+
+    >>> _odd_step(np.empty((1080, 1920, 3), np.uint8), (360, 640))
+    3
+    """
+    step, rest = divmod(frame.shape[0], inner_hw[0])
+    exact = not rest and step % 2 == 1 and step > 1 and frame.shape[1] == step * inner_hw[1]
+    return step if exact and frame.flags.c_contiguous else 0
 
 
 def as_bgr(frame: np.ndarray) -> np.ndarray:

@@ -77,6 +77,25 @@ def test_boxes_are_clipped_to_the_frame() -> None:
     assert found.tolist() == [[0, 0, 200, 100]]
 
 
+@pytest.mark.parametrize(
+    ("size", "net_hw", "step"),
+    [((1080, 1920), (384, 640), 3), ((480, 800), (96, 160), 5), ((3, 3), (1, 1), 3), ((300, 300), (100, 160), 3)],
+)
+def test_an_odd_number_of_pixels_to_one_is_picked_as_interpolated(monkeypatch, size, net_hw, step) -> None:
+    import cv2
+
+    frame, inner = picture(*size), place(size, net_hw).inner_hw
+    wanted = cv2.resize(frame, inner[::-1], interpolation=cv2.INTER_LINEAR)
+    assert np.array_equal(wanted, frame[step // 2 :: step, step // 2 :: step])
+    box, wide = Letterbox(net_hw), np.repeat(frame, 2, axis=1)[:, ::2]  # the same picture, but not in one piece
+    with monkeypatch.context() as patch:
+        patch.setattr(cv2, "resize", None)  # the short way is taken
+        canvas, placed = box(frame)
+        seen = canvas[placed.top : placed.top + inner[0], placed.left : placed.left + inner[1]].copy()
+    again = box(wide)[0][placed.top : placed.top + inner[0], placed.left : placed.left + inner[1]]
+    assert not wide.flags.c_contiguous and np.array_equal(seen, wanted) and np.array_equal(again, wanted)
+
+
 def test_a_frame_of_the_nets_shape_is_taken_as_it_is() -> None:
     frame = picture(96, 160)
     assert np.array_equal(Letterbox((96, 160))(frame)[0], frame)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import cv2
@@ -9,6 +10,7 @@ import pytest
 import torch
 from yolo_kd.cfg.settings import Recipe
 
+from yolo_kd.cli import main
 from yolo_kd.engine import run_pictures
 from yolo_kd.engine.run_pictures import attention_of, draw_pictures, seen
 
@@ -25,6 +27,17 @@ def test_a_distilled_run_with_plots_leaves_both_pictures(train, make_checkpoint)
     assert maps.shape[1] == 4 * 304 and maps.shape[0] > 4 * 3 * 300, "four pictures of three rows and three levels"
     assert {folder / "distill_terms.png", folder / "distill_maps.jpg"} <= set(trainer.plots), "loggers are told of both"
     assert (folder / "results.png").exists() and not list(folder.glob("*.part"))
+
+    assert main(["report", f"run={folder}"]) == 0
+    page = (folder / "report.html").read_text()
+    found = json.loads((folder / "preflight.json").read_text())
+    for words in (
+        "at epoch 1 of 1", "for 1 epoch<", f"mAP50-95 {found['maps']['teacher']['mAP50-95']:.4f}", "Distillation terms", "pcd.cls", "pcd.loc",
+        "Gradient shares", f"ran on {found['engine']}", "pictures0/data.yaml",
+    ):  # fmt: skip
+        assert words in page, words
+    assert "as good as its teacher" not in page, "neither sees anything"
+    assert page.count("data:image/jpeg") == 1, "the maps"
 
     trainer.log = told.append
     for name in ("distill_terms.png", "distill_maps.jpg"):

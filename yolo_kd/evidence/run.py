@@ -123,7 +123,7 @@ def summarise(run: Run) -> Summary:
         lines.append("Trained without a teacher.")
     times = [t for t in run.history.columns.get("time", ()) if math.isfinite(t)]
     if times:
-        figures.append((_duration(times[-1]), f"for {done} epochs"))
+        figures.append((_duration(times[-1]), f"for {done} epoch{'s' if done > 1 else ''}"))
     rejected = any(a.verdict is not None and not a.verdict.passed for a in run.artifacts)
     good = fine > 0 and not _not_finite(run) and not rejected
     return Summary(good, heading, (*lines, *_artifact_lines(run)), tuple(figures))
@@ -141,7 +141,7 @@ def remarks(run: Run) -> list[str]:
         found.append("The best epoch is the last one: a longer training may go on improving.")
     found += [f"{name} was not finite in {count} of {done} epochs." for name, count in _not_finite(run).items()]
     fine, teacher = run.history.columns.get(FINE, []), run.teacher_map()
-    if best is not None and teacher is not None and fine[best] >= teacher:
+    if best is not None and teacher and fine[best] >= teacher:
         found.append("The student is as good as its teacher: there is little left to distil.")
     found += _idle_terms(run)
     if run.recipe.get("methods") and not run.maps:

@@ -3,7 +3,7 @@
     python -m benchmarks.real_run data=hituav/data_scene.yaml weights=yolov8n.pt out=runs/real name=hituav
 
 Every training is a process of its own, under `out`; finished ones are kept, so that a stopped benchmark goes on. The
-teacher is `weights` fine-tuned on the training split until val stops rising. The seeds train side by side, each on its
+teacher is `weights` fine-tuned on the training split, for so long that val has stopped rising: its row shows it. The seeds train side by side, each on its
 own share of the cores, so that every arm of every seed has the same machine. The arm `native` is Ultralytics' own
 distill_model= as it ships, that is in float32: it refuses bf16 on a CPU. `plain_equal_time` is plain trained for as many
 epochs as fit into the time of `csgr_lqe`, set-up and pre-flight included. Time is the processor time of the whole
@@ -22,6 +22,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,7 @@ def _train(
     args = [f"student={keys['student']}", f"epochs={epochs}", f"seed={seed}", f"lr0={keys['lr0']}"]
     if arm == "native":
         common = _common(keys, data, run)
-        code = f"from ultralytics import YOLO; YOLO({keys['student']!r}).train(**{_typed([*args[1:], *common])!r}, distill_model={str(teacher)!r})"
+        code = f"from ultralytics import YOLO; YOLO({keys['student']!r}).train(**{parse([*args[1:], *common])!r}, distill_model={str(teacher)!r})"
         command = [sys.executable, "-c", code]
     elif arm in {"plain", EQUAL_TIME}:
         command = _ours(["distill=none", *args], keys, data, run)
@@ -166,10 +167,6 @@ def _common(keys: dict[str, Any], data: Path, run: Path) -> list[str]:
         "cache=ram", f"project={run.parent}", f"name={run.name}", "exist_ok=True", "plots=False", f"close_mosaic={CLOSE_MOSAIC}",
         "warmup_epochs=1",
     ]  # fmt: skip
-
-
-def _typed(words: list[str]) -> dict[str, Any]:
-    return parse(words)
 
 
 def _ours(args: list[str], keys: dict[str, Any], data: Path, run: Path) -> list[str]:
@@ -229,12 +226,12 @@ def _report(
         scores[arm] = {split: [_test(r, data, int(keys["imgsz"]), split) for r in runs] for split in splits}
     own = {split: _test(teacher.parents[1], data, int(keys["imgsz"]), split) for split in splits}
     mean = {arm: {s: statistics.mean(v) for s, v in found.items()} for arm, found in scores.items()}
-    rows: list[dict[str, Any]] = [{"arm": "teacher", **{f"{s} mAP50-95": own[s] for s in splits}}]
+    rows: list[dict[str, Any]] = [{"arm": "teacher", **{f"{s} mAP50-95": own[s] for s in splits}, **_taught(teacher)}]
     for arm in arms:
         facts = [_read(_folder(out, arm, s)) for s in seeds]
         row: dict[str, Any] = {
             "arm": arm,
-            "epochs": facts[0]["epochs"],
+            "epochs": " and ".join(dict.fromkeys(str(f["epochs"]) for f in facts)),
             "seconds": statistics.mean(f["seconds"] for f in facts),
         }
         for split in splits:
@@ -242,11 +239,31 @@ def _report(
             row[f"{split} by seed"] = ", ".join(f"{v:.4f}" for v in scores[arm][split])
             row[f"{split} gap recovered"] = _recovered(arm, split, mean, own)
         row["teacher on"] = _engine(_folder(out, arm, seeds[0]))
-        row["val by epoch"] = " ".join(f"{statistics.mean(c):.3f}" for c in zip(*(f["curve"] for f in facts)))
+        row["val by epoch"] = _written([statistics.mean(c) for c in zip(*(f["curve"] for f in facts))])
         rows.append(row)
     _plot(keys["name"], out, arms, seeds, own["val"])
-    write(f"real_run_{keys['name']}", command_line(), rows, _bars(mean, own, splits), notes=notes)
+    write(f"real_run_{keys['name']}", command_line(), rows, _bars(mean, own, splits), notes=[*notes, _budget(keys)])
     return 0
+
+
+def _taught(teacher: Path) -> dict[str, Any]:
+    """How the teacher came about; nothing where it was given."""
+    if not (teacher.parents[1] / "done.json").exists():
+        return {}
+    facts = _read(teacher.parents[1])
+    return {"epochs": str(len(facts["curve"])), "seconds": facts["seconds"], "val by epoch": _written(facts["curve"])}
+
+
+def _written(curve: Sequence[float]) -> str:
+    return " ".join(f"{value:.3f}" for value in curve)
+
+
+def _budget(keys: dict[str, Any]) -> str:
+    return (
+        f"every arm: {keys['student']} from scratch, {keys['imgsz']} px, batch=nbs={keys['batch']}, AdamW, lr0={keys['lr0']}, "
+        f"warmup_epochs=1, close_mosaic={CLOSE_MOSAIC}, seeds {keys['seeds']}; seconds are processor time by cores; "
+        "checkpoints are chosen on val; means over the seeds"
+    )
 
 
 def _recovered(arm: str, split: str, mean: dict[str, dict[str, float]], own: dict[str, float]) -> float | None:

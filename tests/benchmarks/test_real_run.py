@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -25,14 +27,16 @@ def finished(out: Path, scores: dict[str, float]) -> None:
     (out / "csgr_lqe-s0" / "preflight.json").write_text('{"engine": "openvino-bf16"}')
 
 
-def report(out: Path, monkeypatch: pytest.MonkeyPatch, teacher: float) -> dict:
-    finished(out, {"teacher": teacher, "plain": 0.2, "csgr_lqe": 0.3, "native": 0.22})
+def report(out: Path, monkeypatch: pytest.MonkeyPatch, teacher: float, seeds: Sequence[int] = (0,)) -> dict:
+    if not out.joinpath("teacher").exists():
+        finished(out, {"teacher": teacher, "plain": 0.2, "csgr_lqe": 0.3, "native": 0.22})
     data = out / "data.yaml"
     data.write_text("val: images/val\n")
     monkeypatch.setattr(real_run, "RESULTS", out)
     monkeypatch.setattr(real_run, "write", partial(write, folder=out))
     weights = out / "teacher" / "weights" / "best.pt"
-    assert real_run._report({"imgsz": 64, "name": "made_up"}, out, data, weights, ARMS, [0], [real_run.PRECISION]) == 0
+    keys = {**real_run.DEFAULTS, "imgsz": 64, "name": "made_up", "epochs": 2}
+    assert real_run._report(keys, out, data, weights, ARMS, list(seeds), [real_run.PRECISION]) == 0
     return json.loads((out / "real_run_made_up.json").read_text())
 
 
@@ -46,6 +50,21 @@ def test_rows_name_the_engine_and_the_share_of_the_gap(tmp_path, monkeypatch):
     }
     assert rows["csgr_lqe"]["val gap recovered"] == pytest.approx(0.5)
     assert len(found["bars"]) == 3 and "float32" in found["notes"][0]
+    assert "64 px" in found["notes"][1] and "lr0=0.002" in found["notes"][1] and "seeds 0,1" in found["notes"][1]
+
+
+def test_the_teachers_row_shows_that_val_had_stopped_rising(tmp_path, monkeypatch):
+    teacher = report(tmp_path, monkeypatch, 0.4)["rows"][0]
+    assert teacher["arm"] == "teacher" and teacher["epochs"] == "2" and teacher["val by epoch"] == "0.100 0.400"
+
+
+def test_seeds_that_had_unlike_numbers_of_epochs_are_told_apart(tmp_path, monkeypatch):
+    finished(tmp_path, dict.fromkeys(("teacher", "plain", "csgr_lqe", "native"), 0.2))
+    for arm in ARMS:
+        shutil.copytree(tmp_path / f"{arm}-s0", tmp_path / f"{arm}-s1")
+    (tmp_path / "plain-s1" / "done.json").write_text(json.dumps({"epochs": 3, "seconds": 10.0}))
+    found = {row["arm"]: row for row in report(tmp_path, monkeypatch, 0.4, seeds=[0, 1])["rows"]}
+    assert found["plain"]["epochs"] == "2 and 3" and found["native"]["epochs"] == "2"
 
 
 def test_a_teacher_that_is_as_good_as_plain_does_not_lose_the_result(tmp_path, monkeypatch):

@@ -23,7 +23,6 @@ from yolo_kd.engine import ultra
 from yolo_kd.engine.labelled import FLAGS
 from yolo_kd.engine.loader import ResumableLoader
 
-NOWHERE = Path("/dev/null/none.npy")  # exists on no system
 STREAM_SEED = 7919  # keeps the order of the unlabeled pictures from being that of the labelled ones
 
 
@@ -54,15 +53,6 @@ class UnlabeledDataset(ultra.YOLODataset):
             }
             for file, boxes in zip(self.files, self.boxes, strict=True)
         ]  # fmt: skip
-
-    @property
-    def npy_files(self) -> list[Path]:
-        """No file: Ultralytics would read, mend and delete arrays beside the pictures."""
-        return self._npy_files
-
-    @npy_files.setter
-    def npy_files(self, beside: list[Path]) -> None:
-        self._npy_files = [NOWHERE] * len(beside)
 
 
 class Mixture:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from ultralytics.nn.tasks import DetectionModel
+from yolo_kd.data.description import descriptors
 
+from tests.conftest import write_pictures
 from yolo_kd import DistillationTrainer, distill
 from yolo_kd.cli import main
 from yolo_kd.engine.criterion import DistillationCriterion
@@ -54,6 +56,18 @@ def test_keys_of_ultralytics_go_along(train, teacher, keys):
     trainer = train(teacher=teacher, **{**FAST, "distill": "pcd"}, **keys)
     assert float(trainer.loss_items["kdcls_loss"]) > 0
     assert trainer.distillation.shared.shared == len(keys.get("classes", range(3)))
+
+
+def test_trainer_finds_a_descriptor_by_its_name(monkeypatch, tmp_path):
+    """Not Ultralytics' VisDrone.yaml, which a file system that ignores case would find."""
+    write_pictures(tmp_path / "VisDrone")
+    monkeypatch.chdir(tmp_path)
+    keys = {"model": "yolov8n.yaml", "distill": "none", "project": str(tmp_path)}
+    trainer = DistillationTrainer(overrides={**keys, "data": "visdrone.yaml"})
+    assert trainer.args.data == str(descriptors()["visdrone"])
+    assert Path(trainer.data["train"]) == tmp_path / "VisDrone" / "images" / "train"
+    trainer = DistillationTrainer(overrides={**keys, "data": tmp_path / "VisDrone" / "data.yaml"})
+    assert trainer.data["nc"] == 3, "a file is taken as it is"
 
 
 def test_single_class_says_why_it_cannot(train, teacher):

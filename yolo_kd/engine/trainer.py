@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from yolo_kd.cfg.settings import DistillSettings, changed_on_resume, is_ours, resolve
+from yolo_kd.data.description import find_description
 from yolo_kd.deploy.machine import cores, has_bf16
 from yolo_kd.deploy.machine import describe as describe_cpu
 from yolo_kd.engine import ultra
@@ -55,6 +56,8 @@ class DistillationTrainer(ResumableTrainer):
         self, cfg: Any = ultra.DEFAULT_CFG, overrides: dict[str, Any] | None = None, _callbacks: dict | None = None
     ) -> None:
         theirs, ours = split_keys(overrides or {})
+        if found := find_description(str(theirs.get("data"))):  # else Ultralytics looks among its own, by exact case
+            theirs["data"] = str(found)
         resuming = theirs.get("resume")
         epochs = self.choose_checkpoint(theirs) if resuming else None
         self.teacher_given = "teacher" in ours

@@ -93,7 +93,7 @@ def convert(
         names: Classes in the order of their ids; objects of others are left out. The format's own if None.
         images: "copy", "hardlink" or "symlink".
         progress: Called with (step, done, total).
-        **options: The format's own, such as difficult=True for VOC.
+        **options: The format's own, such as difficult=True or first=0 for VOC.
 
     Raises:
         MisuseError: No such format or folder, a file that is not of the format, or `out` holds something else.

@@ -1,7 +1,8 @@
 """PASCAL VOC: an XML per picture, `object` with `name`, `difficult` and `bndbox` in pixels counted from 1, ends included.
 
 So xmin=1, xmax=w is the whole width: left edge xmin - 1, right edge xmax. (Ultralytics takes one off either centre and none
-off the width, half a pixel to the left of this.) Difficult objects do not count in the official evaluation; they are
+off the width, half a pixel to the left of this.) Files of others in this format often have the edges themselves, so that
+xmin=0, xmax=w is the whole width: `first=0`. Difficult objects do not count in the official evaluation; they are
 dropped and counted unless `difficult` is set. Of VOCdevkit the usual 07+12 is made: train and val lists train, the test
 list validates; any other folder keeps its lists as they are.
 http://host.robots.ox.ac.uk/pascal/VOC/voc2012/htmldoc/devkit_doc.html
@@ -30,9 +31,11 @@ CORNERS = ("xmin", "ymin", "xmax", "ymax")
 class Voc:
     """`source` is VOCdevkit (VOC2007, VOC2012), or a folder with Annotations/, JPEGImages/ and ImageSets/Main/*.txt."""
 
-    def __init__(self, source: Path, names: Sequence[str] | None = None, difficult: bool = False) -> None:
+    def __init__(
+        self, source: Path, names: Sequence[str] | None = None, difficult: bool = False, first: int = 1
+    ) -> None:
         self.names = list(names or NAMES)
-        self._ids, self._difficult = ids_of(self.names), difficult
+        self._ids, self._difficult, self._first = ids_of(self.names), difficult, first
         places = [source] if (source / "Annotations").is_dir() else sorted(source.glob("VOC20[0-9][0-9]"))
         lists = [p for place in places for p in sorted((place / "ImageSets" / "Main").glob("*.txt"))]
         if not lists:
@@ -87,7 +90,7 @@ class Voc:
             if difficult is not None and difficult.text.strip() == "1" and not self._difficult:
                 record.dropped.append(("difficult: not counted in the evaluation", where))
             else:
-                record.add(self._ids, name.text.strip(), (left - 1, top - 1, right, bottom), where)
+                record.add(self._ids, name.text.strip(), (left - self._first, top - self._first, right, bottom), where)
 
 
 @dataclass

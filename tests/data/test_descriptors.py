@@ -7,8 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import yaml
+from pytest import approx
 from yolo_kd.data.converters import load
 from yolo_kd.data.converters.bdd import NAMES as BDD
 from yolo_kd.data.converters.kitti import TYPES
@@ -88,9 +91,16 @@ def test_hituav_goes_through_the_voc_reader(tmp_path: Path) -> None:
     box = "<bndbox><xmin>198</xmin><ymin>105</ymin><xmax>233</xmax><ymax>136</ymax></bndbox>"
     things = "".join(f"<object><name>{n}</name><difficult>0</difficult>{box}</object>" for n in ("Car", "DontCare"))
     text(place / "Annotations/0_100_30_0_03280.xml", f"<annotation>{things}</annotation>")
-    picture(place / "JPEGImages/0_100_30_0_03280.jpg")
-    words = ["from=voc", f"source={place}", f"out={tmp_path / 'out'}", "names=hituav.yaml"]
+    (place / "JPEGImages").mkdir()
+    cv2.imwrite(str(place / "JPEGImages/0_100_30_0_03280.jpg"), np.zeros((512, 640), np.uint8))
+    head = descriptors()["hituav"].read_text(encoding="utf-8").split("Get it: yolo-kd ")[1].split("\n")[0]
+    places = {"source": place, "out": tmp_path / "out"}
+    words = [f"{key}={places.get(key, value)}" for key, _, value in (word.partition("=") for word in head.split()[2:])]
     assert main(["data", "convert", *words]) == 0
+    # edges as they stand there, as in the YOLO labels of that picture: 411 of the data set's boxes begin at exactly 0
+    kind, *box = (tmp_path / "out/labels/train/0_100_30_0_03280.txt").read_text().split()
+    cx, cy, w, h = (float(share) * side for share, side in zip(box, (640, 512) * 2, strict=True))
+    assert (int(kind), [cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2]) == (1, approx([198, 105, 233, 136], abs=1e-3))
     report = json.loads((tmp_path / "out/convert.json").read_text())
     assert report["names"] == names("hituav")
     assert report["dropped"]["class 'DontCare' is not among the names"]["count"] == 1

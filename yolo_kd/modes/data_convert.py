@@ -18,6 +18,7 @@ DEFAULTS: dict[str, Any] = {
     "names": None,
     "images": "copy",
     "difficult": None,
+    "first": None,
     "debug": False,
 }
 
@@ -32,6 +33,10 @@ def main(keys: dict[str, Any]) -> int:
         if keys["from"] != "voc" or not isinstance(keys["difficult"], bool):
             raise MisuseError(f"difficult={keys['difficult']}: expected true or false, with from=voc only")
         options["difficult"] = keys["difficult"]
+    if keys["first"] is not None:
+        if keys["from"] != "voc" or isinstance(keys["first"], bool) or keys["first"] not in (0, 1):
+            raise MisuseError(f"first={keys['first']}: expected 0 or 1, with from=voc only")
+        options["first"] = keys["first"]
     out = Path(str(keys["out"]))
     found = convert(
         str(keys["from"]), Path(str(keys["source"])), out, _names(keys["names"]), str(keys["images"]), Line(), **options
@@ -55,7 +60,8 @@ def help_text() -> str:
                 goes on where it was stopped
   names=        classes in the order of their ids, as a list or a data.yaml that has them; others are left out
   images=copy   {" | ".join(HOW)}
-  difficult=    from=voc: true keeps objects that the evaluation does not count"""
+  difficult=    from=voc: true keeps objects that the evaluation does not count
+  first=1       from=voc: number of the first pixel; 0 where the boxes have the edges themselves"""
 
 
 def _names(given: Any) -> list[str] | None:

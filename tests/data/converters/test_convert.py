@@ -186,6 +186,21 @@ def test_voc_other_lists_stay_as_they_are_and_difficult_may_stay(tmp_path: Path)
     assert main(["data", "convert", "from=kitti", "source=x", f"out={tmp_path / 'y'}", "difficult=true"]) == 2
 
 
+def test_voc_counts_from_1_or_from_0(tmp_path: Path) -> None:
+    voc(tmp_path / "in")
+    for first, edges in (("1", WHOLE), ("0", "0.152500 0.505000 0.195000 0.590000")):
+        out = tmp_path / first
+        assert main(["data", "convert", "from=voc", f"source={tmp_path / 'in'}", f"out={out}", f"first={first}"]) == 0
+        assert (out / "labels" / EXPECTED["voc"][0]).read_text().startswith(f"11 {edges}\n")
+
+
+@pytest.mark.parametrize("words", [["from=voc", "first=2"], ["from=voc", "first=false"], ["from=kitti", "first=0"]])
+def test_where_counting_begins_is_0_or_1_and_of_voc_only(tmp_path: Path, capsys, words: list[str]) -> None:
+    voc(tmp_path / "in")
+    assert main(["data", "convert", f"source={tmp_path / 'in'}", f"out={tmp_path / 'out'}", *words]) == 2
+    assert "expected 0 or 1, with from=voc only" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_bdd_of_2018_and_a_list_below_frames(tmp_path: Path) -> None:
     bdd(tmp_path / "in")
     for part in ("train", "val"):

@@ -151,6 +151,12 @@ def _files(source: Path) -> dict[str, Path]:
             names = ", ".join(p.name for p in boxes[:4])
             raise MisuseError(f"source={source}: {part} could be {names}; leave one of them in {folder.name}/")
         if boxes:
+            other = next((known for known, path in found.items() if path == boxes[0]), None)
+            if other is not None:
+                raise MisuseError(
+                    f"source={source}: {boxes[0].name} could be {other} and {part}; give it a name with one of them only, and "
+                    "part what comes out with yolo-kd data split"
+                )
             found[part] = boxes[0]
     if not found:
         raise MisuseError(f"source={source}: expected annotations/*train*.json or *val*.json there")

@@ -150,6 +150,23 @@ def test_labels_lie_where_training_looks_when_names_have_folders(tmp_path: Path)
     assert len(texts) == found.parts["val"]["images"] == 2 and EXPECTED["coco"][1] in texts
 
 
+@pytest.mark.parametrize("also", ["", "instances_test2017.json"])
+def test_a_coco_file_that_two_parts_could_be_is_refused(tmp_path: Path, also: str) -> None:
+    """Else val is train, without a word."""
+    coco(tmp_path / "in")
+    folder = tmp_path / "in/annotations"
+    (folder / "instances_train2017.json").rename(folder / "instances_trainval2017.json")
+    if also:
+        (folder / "instances_val2017.json").rename(folder / also)
+    else:
+        (folder / "instances_val2017.json").unlink()
+    with pytest.raises(
+        MisuseError, match=r"instances_trainval2017\.json could be train and val; .*one of them only.*data split"
+    ):
+        convert("coco", tmp_path / "in", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_names_choose_and_order_the_classes(tmp_path: Path) -> None:
     kitti(tmp_path / "in")
     found = convert("kitti", tmp_path / "in", tmp_path / "out", names=["person-sitting", "tram"])

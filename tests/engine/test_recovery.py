@@ -110,3 +110,35 @@ def test_stock_ultralytics_resumes_our_last_checkpoint(train, teacher):
     assert done.returncode == 0, done.stderr[-2000:]
     groups = len(first.optimizer.param_groups) - 1
     assert f"ENDED 2 2 {groups}" in done.stdout
+
+
+@pytest.mark.parametrize("part", ["weight", "moment", "gradient"])
+def test_save_steps_leave_the_checkpoint_from_before_something_was_not_finite(train, part):
+    """4 batches, a step after every second one; before the last of the second epoch something is spoilt.
+
+    A moment or gradient spoils the last step's weights, after a loss that is still finite.
+    """
+    recovered: list[bool] = []
+
+    class Spoilt(DistillationTrainer):
+        def _setup_train(self):
+            self.add_callback("on_train_batch_end", Spoilt._spoil)  # before it is saved
+            super()._setup_train()
+
+        def _spoil(self):
+            if self.epoch == 1 and self.batches_done == 2 and not recovered[1:]:
+                weight = next(iter(self.model.parameters()))
+                moment = self.optimizer.state[weight]["momentum_buffer"]
+                {"weight": weight.data, "moment": moment, "gradient": weight.grad}[part].fill_(float("nan"))
+
+        def _handle_nan_recovery(self, epoch):
+            if epoch == 1 and not recovered[1:]:
+                state = load_sidecar(sidecar_path(self.last))
+                assert (state["epoch"], state["position"]) == (0, 2)
+                assert all(v.isfinite().all() for v in state["model"].values())
+            recovered.append(super()._handle_nan_recovery(epoch))
+            return recovered[-1]
+
+    trainer = train(Spoilt, distill="none", check_data=False, batch=2, nbs=4, epochs=3, save_steps=1)
+    assert recovered == [False, True, False, False]
+    assert all(v.isfinite().all() for v in trainer.ema.ema.state_dict().values())

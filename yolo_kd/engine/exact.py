@@ -7,7 +7,7 @@ is put in place right before the first batch; whatever set-up draws in between i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -56,6 +56,12 @@ def capture(trainer: Any, within_epoch: bool) -> dict[str, Any]:
     if trainer.quantization is not None:
         state["quantization"] = trainer.quantization.state()
     return state
+
+
+def is_finite(state: dict[str, Any]) -> bool:
+    """Whether a training could go on from a state: no weight, moment or waiting gradient of it is NaN or infinite."""
+    parts = [state["model"], state["optimizer"]["state"], state["gradients"], state.get("distillers", {})]
+    return all(bool(tensor.isfinite().all()) for tensor in _tensors(parts))
 
 
 def restore_training(trainer: Any, state: dict[str, Any]) -> None:
@@ -120,6 +126,15 @@ def _gradients(optimizer: torch.optim.Optimizer) -> list[torch.Tensor | None]:
     """What accumulates until the next step; empty where nothing does."""
     found = [parameter.grad for parameter in _parameters(optimizer)]
     return found if any(gradient is not None for gradient in found) else []
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """All that lie in nested lists and dicts."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, list | dict):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(item)
 
 
 def _number(value: Any) -> Any:

@@ -22,7 +22,7 @@ from yolo_kd.cfg.settings import DistillSettings
 from yolo_kd.deploy.artifact import sha256
 from yolo_kd.engine import ultra
 from yolo_kd.engine.decoding import decode_ahead
-from yolo_kd.engine.exact import capture, restore_stream, restore_training, same_batches
+from yolo_kd.engine.exact import capture, is_finite, restore_stream, restore_training, same_batches
 from yolo_kd.engine.history import cut_history
 from yolo_kd.engine.loader import numbered, resumable
 from yolo_kd.engine.loggers import drop_mlflow_without_store
@@ -252,6 +252,8 @@ class ResumableTrainer(ultra.DetectionTrainer):
         self.train_loader.closed = True
 
     def _handle_nan_recovery(self, epoch: int) -> bool:
+        if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
+            self.loss = self.loss * torch.nan  # they became so in the last step, of which no loss tells yet
         recovered = super()._handle_nan_recovery(epoch)
         if recovered:
             self.last_step, self.lag = -1, 0
@@ -269,6 +271,11 @@ class ResumableTrainer(ultra.DetectionTrainer):
 
     def _save(self, within_epoch: bool) -> bool:
         state = capture(self, within_epoch)
+        if within_epoch and not is_finite(state):  # Ultralytics goes back to last.pt at the end of the epoch
+            self.log(
+                f"WARNING not saved after batch {self.batches_done} of epoch {self.epoch + 1}: not all of it is finite"
+            )
+            return False
         weights, epoch = self.wdir, self.epoch
         with room_for(f"the checkpoint of epoch {epoch + 1}", self.last, epoch), staging(weights) as staged:
             with self._saving_to(staged, epoch - within_epoch):

@@ -41,9 +41,8 @@ def test_shares_are_of_the_sums() -> None:
 
 def test_a_training_that_fails_is_said_in_its_own_words(tmp_path: Path) -> None:
     with pytest.raises(YoloKDError, match=r"the training ended by itself: .*nothing.yaml"):
-        loader.Case(
-            {"data": str(tmp_path / "nothing.yaml"), "model": "yolov8n.yaml", "distill": "none"}, tmp_path / "log"
-        )
+        keys = {"model": "yolov8n.yaml", "distill": "none", "project": str(tmp_path)}
+        loader.Case({"data": str(tmp_path / "nothing.yaml"), **keys}, tmp_path / "log")
 
 
 def test_pictures_are_enlarged_in_a_copy_only(pictures: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from yolo_kd.data.split import label_path, listed, read_text
 
 from yolo_kd.errors import MisuseError
 from yolo_kd.pictures.likeness import NEAR, fingerprint, nearest
-from yolo_kd.pictures.reading import IMAGE_SUFFIXES, PictureError, glance, read_picture
+from yolo_kd.pictures.reading import IMAGE_SUFFIXES, PictureError, files_below, glance, read_picture
 
 LEAK = 0.05  # share of a part that may look like training pictures; 1.1 % in a set of single photographs (bccd)
 SMALLEST = 10  # pixels; Ultralytics leaves smaller images out
@@ -105,7 +105,7 @@ def _listed(entries: Iterable[Path], part: str, report: Report) -> list[Path]:
     found: dict[Path, None] = {}
     for entry in entries:
         if entry.is_dir():
-            files = sorted(p for p in entry.rglob("*") if p.is_file())
+            files = files_below(entry)
         elif entry.suffix == ".txt" and entry.is_file():
             try:
                 files = listed(entry)
@@ -211,8 +211,9 @@ def _lone_labels(data: Description, parts: Mapping[str, list[Path]], report: Rep
     """Label files beside the images' label files to which no image belongs, in any part or outside of them."""
     entries = {entry for found in data.parts.values() for entry in found}
     wanted = {label_path(path) for images in parts.values() for path in images}
-    there = {label for folder in {label.parent for label in wanted} for label in folder.glob("*.txt")}
-    there |= {label for entry in entries if entry.is_dir() for label in label_path(entry / "x").parent.rglob("*.txt")}
+    there = {label for folder in {label.parent for label in wanted} for label in folder.glob("[!.]*.txt")}
+    folders = [label_path(entry / "x").parent for entry in entries if entry.is_dir()]
+    there |= {label for folder in folders for label in files_below(folder) if label.suffix == ".txt"}
     for label in sorted(there - wanted - entries):
         if not _has_image(label):
             report.add("label_without_image", label)

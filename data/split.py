@@ -15,7 +15,7 @@ from yolo_kd.data.description import read_description
 from yolo_kd.data.labels import UNUSABLE, parse_labels
 
 from yolo_kd.errors import MisuseError
-from yolo_kd.pictures.reading import IMAGE_SUFFIXES
+from yolo_kd.pictures.reading import IMAGE_SUFFIXES, files_below
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def label_path(image: Path) -> Path:
 
 def _images(entry: Path, where: str) -> list[Path]:
     if entry.is_dir():
-        return sorted(p for p in entry.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+        return [p for p in files_below(entry) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
     if entry.suffix == ".txt" and entry.is_file():
         found = listed(entry)
         missing = [p for p in found if not p.is_file()]

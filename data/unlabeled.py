@@ -18,7 +18,7 @@ from yolo_kd.data.check import OTHER_SUFFIXES
 from yolo_kd.data.split import listed
 
 from yolo_kd.errors import MisuseError, YoloKDError
-from yolo_kd.pictures.reading import IMAGE_SUFFIXES, VIDEO_SUFFIXES, find_media, sample_frames
+from yolo_kd.pictures.reading import IMAGE_SUFFIXES, VIDEO_SUFFIXES, files_below, find_media, sample_frames
 
 KEY = "unlabeled"
 CHUNK = 1 << 20  # bytes that are hashed at once; a video may be larger than the memory
@@ -56,7 +56,7 @@ def find_unlabeled(sources: Sequence[str]) -> Sources:
             except MisuseError as error:
                 raise MisuseError(f"{KEY}={error}") from None
             found |= dict.fromkeys(p.absolute() for p in [*images, *videos])
-            others += sorted(p for p in path.rglob("*") if p.suffix.lower() in OTHER_SUFFIXES and p.is_file())
+            others += [p for p in files_below(path) if p.suffix.lower() in OTHER_SUFFIXES and p.is_file()]
         elif path.suffix.lower() == ".txt" and path.is_file():
             found |= dict.fromkeys(_of_list(path))
         elif path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and path.is_file():
@@ -104,7 +104,7 @@ def images_of(entries: Iterable[Path]) -> list[Path]:
     """The images that folders and .txt lists name; what is missing is left to the check of the data."""
     found: list[Path] = []
     for entry in entries:
-        files = entry.rglob("*") if entry.is_dir() else listed(entry) if entry.is_file() else ()
+        files = files_below(entry) if entry.is_dir() else listed(entry) if entry.is_file() else ()
         found += sorted(p for p in files if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
     return found
 

@@ -6,6 +6,7 @@ what it will see.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 import threading
@@ -55,6 +56,15 @@ class Picture:
     remark: str = ""
 
 
+def files_below(folder: Path) -> list[Path]:
+    """What lies in a folder and its subfolders, sorted, as Ultralytics lists it: links are followed, hidden files left out.
+
+    A link to nothing is among them.
+    """
+    names = glob.iglob("**/*", root_dir=folder, recursive=True)  # noqa: PTH207  # pathlib enters no link
+    return sorted(path for path in (folder / name for name in names) if not path.is_dir())
+
+
 def find_media(folder: Path) -> tuple[list[Path], list[Path]]:
     """Images and videos in a folder and its subfolders, each sorted.
 
@@ -63,7 +73,7 @@ def find_media(folder: Path) -> tuple[list[Path], list[Path]]:
     """
     if not folder.is_dir():
         raise MisuseError(f"{folder}: no such folder")
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    files = [p for p in files_below(folder) if p.is_file()]
     images = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES]
     videos = [p for p in files if p.suffix.lower() in VIDEO_SUFFIXES]
     if not images and not videos:

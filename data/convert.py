@@ -25,12 +25,13 @@ from yolo_kd.data.labels import label_text
 from yolo_kd.data.split import label_path
 
 from yolo_kd.errors import MisuseError
-from yolo_kd.pictures.reading import PictureError, glance, read_picture
+from yolo_kd.pictures.reading import PictureError, glance, read_picture, turn_of
 
 REPORT = "convert.json"
 HOW = ("copy", "hardlink", "symlink")
 EXAMPLES = 20  # places kept of each reason
 EVERY = 50  # pictures between two lines of progress
+SWAPPED = 5  # EXIF's orientations from here on swap the sides of a picture
 THIN = 0.5  # pixels; a box that is thinner once it is cut at the picture's edge has no area to learn
 Progress = Callable[[str, int, int], None]
 
@@ -45,6 +46,7 @@ class Conversion:
         dropped: Objects left out: reason to number and places.
         refused: Pictures left out: reason to number and places.
         cut: Boxes that reached out of their picture by more than a pixel and were cut at its edge.
+        turned: Pictures that are read turned or mirrored, as their EXIF says.
     """
 
     names: Sequence[str] = ()
@@ -52,6 +54,7 @@ class Conversion:
     dropped: dict[str, dict[str, Any]] = field(default_factory=dict)
     refused: dict[str, dict[str, Any]] = field(default_factory=dict)
     cut: int = 0
+    turned: int = 0
 
     def note(self, table: dict[str, dict[str, Any]], reason: str, where: str) -> None:
         """Count a reason and keep its first places."""
@@ -72,6 +75,10 @@ class Conversion:
                 found.append(f"{what}: {row['count']}, {reason}; e.g. {row['examples'][0]}")
         if self.cut:
             found.append(f"{self.cut} boxes reached out of their picture and were cut at its edge")
+        if self.turned:
+            found.append(
+                f"{self.turned} pictures are turned or mirrored by their EXIF; their labels are taken to be of what is seen then"
+            )
         return found
 
 
@@ -176,18 +183,25 @@ def _convert_part(
 
 
 def _size(record: Record, found: Conversion) -> tuple[int, int] | None:
-    """Height and width of the picture itself; None, noted, if it cannot be used or its labels are of another size."""
+    """Height and width of the picture as training reads it; None, noted, if it cannot be used or its labels are of another size."""
     try:
-        size = glance(record.image) or read_picture(record.image).pixels.shape[:2]
+        turn, size = turn_of(record.image), glance(record.image)
+        if turn >= SWAPPED or size is None:
+            size = read_picture(record.image).pixels.shape[:2]
     except PictureError as error:
         found.note(found.refused, f"the picture is {error.kind}", str(error))
         return None
     height, width = size
     if record.size_hw not in (None, (height, width)):
         said = "x".join(map(str, record.size_hw[::-1])) if record.size_hw else ""
+        if turn >= SWAPPED and record.size_hw == (width, height):
+            where = f"{record.where} says {said}, {record.image.name} is read as {width}x{height}"
+            found.note(found.refused, "the labels are for the picture as it is stored, which its EXIF turns", where)
+            return None
         where = f"{record.where} says {said}, {record.image.name} has {width}x{height}"
         found.note(found.refused, "the labels are for another size of picture", where)
         return None
+    found.turned += turn > 1
     return height, width
 
 

@@ -12,7 +12,7 @@ from yolo_kd.deploy import letterbox
 
 from yolo_kd.errors import MisuseError
 from yolo_kd.pictures import reading
-from yolo_kd.pictures.headers import size_in_header
+from yolo_kd.pictures.headers import orientation, size_in_header
 from yolo_kd.pictures.reading import PictureError, glance, read_picture
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.uint8)
@@ -113,6 +113,41 @@ def test_a_header_that_is_cut_off_says_nothing(make) -> None:
 
 def test_a_bmp_whose_first_row_is_the_upper_one() -> None:
     assert size(bmp(-1234, 567)) == (1234, 567)
+
+
+def turned(kind: str, how: int, **options: object) -> bytes:
+    from PIL import Image
+
+    note, data = Image.Exif(), io.BytesIO()
+    note[271], note[274] = "a camera's name, which lies behind the tags", how
+    Image.fromarray(PICTURE).save(data, kind, exif=note, **options)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_how_exif_turns_a_picture(kind: str) -> None:
+    import cv2
+
+    for how in range(1, 9):
+        data = turned(kind, how)
+        assert orientation(io.BytesIO(data)) == how and size(data) == (48, 64)
+        read = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape[:2]
+        assert read == ((64, 48) if how > 4 else (48, 64)), "what it is for"
+    for length in range(0, len(data), 7):
+        assert orientation(io.BytesIO(data[:length])) in (1, 8)
+
+
+def test_without_exif_nothing_is_turned() -> None:
+    for kind in REAL:
+        assert orientation(io.BytesIO(pack(kind[0], *kind[1:]))) == 1
+    assert orientation(io.BytesIO(bmp(4, 6))) == orientation(io.BytesIO(b"")) == 1
+    data = turned("JPEG", 6)
+    other = b"\xff\xe1" + struct.pack(">H", 40) + b"http://ns.adobe.com/xap/1.0/\0".ljust(38)
+    assert orientation(io.BytesIO(data[:2] + other + data[2:])) == 6, "Adobe's notes have the same mark"
+    assert (
+        orientation(io.BytesIO(data.replace(struct.pack(">HHIH", 274, 3, 1, 6), struct.pack(">HHIH", 274, 3, 1, 99))))
+        == 1
+    )
 
 
 def test_a_directory_that_lies_nowhere() -> None:

@@ -20,7 +20,7 @@ from typing import BinaryIO
 import numpy as np
 
 from yolo_kd.errors import MisuseError
-from yolo_kd.pictures.headers import BMP, JPEG, PNG, TIFF, frame_at, is_webp, size_in_header
+from yolo_kd.pictures.headers import BMP, JPEG, PNG, TIFF, frame_at, is_webp, orientation, size_in_header
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"})
@@ -126,6 +126,16 @@ def glance(path: Path) -> tuple[int, int] | None:
     if not whole or not (size or is_webp(head) or head.startswith((BMP, *TIFF))):
         raise _damaged(path, size)
     return size
+
+
+def turn_of(path: Path) -> int:
+    """How a picture is turned or mirrored when it is read, as in EXIF: 1 is not at all, from 5 on its sides are swapped.
+
+    Raises:
+        PictureError: It is missing or empty.
+    """
+    with _opened(path) as file:
+        return orientation(file)
 
 
 def sample_frames(video: Path, count: int) -> Iterator[tuple[int, np.ndarray]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 import yaml
 from yolo_kd.deploy.artifact import sha256
 
+from tests.full_disk import files_end_at
 from yolo_kd import DistillationTrainer, distill
 from yolo_kd.engine import resume
 from yolo_kd.errors import GateError, MisuseError, YoloKDError
@@ -148,6 +148,18 @@ class TestPair:
             resume.usable_checkpoint(tmp_path / "last.pt")
 
 
+def test_settings_are_on_the_disk_before_they_have_their_name_and_written_when_they_change(tmp_path, monkeypatch):
+    steps: list[str] = []
+    rename = Path.replace
+    monkeypatch.setattr(resume, "flush", lambda path: steps.append(f"flush {path.name}"))
+    monkeypatch.setattr(Path, "replace", lambda path, to: steps.append(f"to {to.name}") or rename(path, to))
+    for gain in (1.0, 1.0, 0.5):
+        resume.write_yaml(tmp_path / "kd.yaml", {"teacher": tmp_path, "fixed_gains": {"pkd": gain}})
+    assert steps == ["flush kd.yaml.part", "to kd.yaml"] * 2
+    plain = yaml.safe_load((tmp_path / "kd.yaml").read_text())
+    assert plain == {"teacher": str(tmp_path), "fixed_gains": {"pkd": 0.5}}
+
+
 def test_optimizer_state_splits_and_joins():
     parameters = [torch.nn.Parameter(torch.ones(2)) for _ in range(3)]
     optimizer = torch.optim.SGD([{"params": parameters[:2]}, {"params": parameters[2:]}], lr=0.1, momentum=0.9)
@@ -275,29 +287,40 @@ class TestTeacher:
         assert "WARNING another teacher than before: this is no longer the run that was stopped" in lines
 
 
-@pytest.mark.parametrize(("method", "epoch", "limit"), [("save_model", 1, 10_000_000), ("final_eval", 2, 1_000_000)])
-def test_a_full_disk_leaves_the_older_pair_and_ends_with_a_line(train, method, epoch, limit, lines):
-    """The limit on file sizes raises where a full disk does, inside the same write."""
+@pytest.mark.parametrize(
+    ("method", "what", "epoch", "limit"),
+    [
+        ("_write_settings", r"kd\.yaml", 1, 100),
+        ("save_metrics", r"results\.csv", 1, 100),
+        ("save_model", "the checkpoint of epoch 2", 1, 10_000_000),
+        ("final_eval", "the final checkpoint", 2, 1_000_000),
+    ],
+)
+def test_a_full_disk_leaves_the_older_pair_and_ends_with_a_line(
+    train, make_checkpoint, method, what, epoch, limit, lines
+):
     kept: dict[str, str] = {}
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    keys = PLAIN
+    if method == "_write_settings":  # that say something new in this epoch only: the gain, fixed after 4 batches
+        keys = {"teacher": str(make_checkpoint("yolov8n.yaml", seed=1)), "calibrate_batches": 4, **FAST}
 
-    def narrow(self):
-        if self.epoch == epoch:
-            kept.update({path.name: sha256(path) for path in self.wdir.iterdir()})
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-        return getattr(DistillationTrainer, method)(self)
+    def narrow(self, **given):
+        if getattr(self, "epoch", None) != epoch:
+            return getattr(DistillationTrainer, method)(self, **given)
+        kept.update({path.name: sha256(path) for path in self.wdir.iterdir()})
+        with files_end_at(limit):
+            return getattr(DistillationTrainer, method)(self, **given)
 
-    try:
-        with pytest.raises(YoloKDError, match=r"no room left on the disk for the (final )?checkpoint") as refusal:
-            train(type("Full", (DistillationTrainer,), {method: narrow}), epochs=3, **PLAIN)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with pytest.raises(YoloKDError, match=f"no room left on the disk for {what};") as refusal:
+        train(type("Full", (DistillationTrainer,), {method: narrow}), epochs=3, **keys)
     assert refusal.value.exit_code == 1 and "\n" not in str(refusal.value)
     last = Path(str(refusal.value).split("resume=")[1])
     assert {path.name: sha256(path) for path in last.parent.iterdir()} == kept
+    assert not list(last.parents[1].glob("*.part"))
     assert f"the checkpoint after epoch {epoch + (method == 'final_eval')} is whole" in str(refusal.value)
     trainer = train(model=str(last), resume=True)
     assert trainer.epoch == 2 and resume.is_stripped(last, resume.state_of(last))
+    assert [row["epoch"] for row in csv.DictReader(trainer.csv.read_text().splitlines())] == ["1", "2", "3"]
     assert ("every epoch is done; what is left is the final evaluation" in lines) == (method == "final_eval")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from copy import copy
 from functools import partial
 from logging import LogRecord
@@ -78,7 +78,9 @@ class ResumableTrainer(ultra.DetectionTrainer):
     optimizer: Any
     epochs: int
     epoch: int
+    start_epoch: int
     wdir: Path
+    csv: Path
     last: Path
     best: Path
     resumed: dict[str, Any] | None = None  # the sidecar's state, from set-up on
@@ -269,6 +271,19 @@ class ResumableTrainer(ultra.DetectionTrainer):
         """
         return self._save(within_epoch=False)
 
+    def save_metrics(self, metrics: dict[str, Any]) -> None:
+        """As in Ultralytics.
+
+        Raises:
+            YoloKDError: No room on the disk; the checkpoint before is whole.
+        """
+        with self.room(self.csv.name):
+            super().save_metrics(metrics)
+
+    def room(self, what: str) -> AbstractContextManager[None]:
+        """Inside, a file of this epoch is written before its checkpoint, or that; see `room_for`."""
+        return room_for(what, self.last, getattr(self, "epoch", self.start_epoch))
+
     def _save(self, within_epoch: bool) -> bool:
         state = capture(self, within_epoch)
         if within_epoch and not is_finite(state):  # Ultralytics goes back to last.pt at the end of the epoch
@@ -276,9 +291,9 @@ class ResumableTrainer(ultra.DetectionTrainer):
                 f"WARNING not saved after batch {self.batches_done} of epoch {self.epoch + 1}: not all of it is finite"
             )
             return False
-        weights, epoch = self.wdir, self.epoch
-        with room_for(f"the checkpoint of epoch {epoch + 1}", self.last, epoch), staging(weights) as staged:
-            with self._saving_to(staged, epoch - within_epoch):
+        weights = self.wdir
+        with self.room(f"the checkpoint of epoch {self.epoch + 1}"), staging(weights) as staged:
+            with self._saving_to(staged, self.epoch - within_epoch):
                 super().save_model()
             if within_epoch:
                 for path in staged.iterdir():

@@ -15,12 +15,13 @@ import errno
 import io
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from yolo_kd.deploy.artifact import sha256
 from yolo_kd.errors import MisuseError, YoloKDError
@@ -30,6 +31,7 @@ LAST, SIDECAR = "last.pt", "last.kd.pt"
 PREVIOUS, PREVIOUS_SIDECAR = "previous.pt", "previous.kd.pt"
 STAGING = ".saving"
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+PLAIN = (int, float, str, bool, list, tuple, dict, type(None))
 TORCH_WRITER = "inline_container"  # torch.save to a path says no more than where it failed
 
 
@@ -50,13 +52,8 @@ def save_sidecar(path: Path, state: dict[str, Any]) -> None:
     """
     buffer = io.BytesIO()  # a disk that fills up under torch's own writer raises a RuntimeError without a cause
     torch.save({"format": FORMAT, **state}, buffer)
-    part = path.with_name(path.name + ".part")
-    try:
+    with _replacing(path) as part:
         part.write_bytes(buffer.getbuffer())
-        flush(part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def load_sidecar(path: Path) -> dict[str, Any] | None:
@@ -123,10 +120,8 @@ def mend_copies(checkpoint: Path, state: dict[str, Any]) -> None:
     for name in state["copies"]:
         path = checkpoint.with_name(name)
         if not path.exists() or sha256(path) != state["whole"]:
-            part = path.with_name(name + ".part")
-            shutil.copyfile(checkpoint, part)
-            flush(part)
-            part.replace(path)
+            with _replacing(path) as part:
+                shutil.copyfile(checkpoint, part)
 
 
 def forget_previous(folder: Path) -> None:
@@ -193,6 +188,23 @@ def room_for(what: str, last: Path, epoch: int) -> Iterator[None]:
         raise YoloKDError(f"{last.parent}: no room left on the disk for {what}; {kept}") from error
 
 
+def write_yaml(path: Path, values: Mapping[str, Any]) -> None:
+    """Write settings that are there whole or not at all; a file that says the same stays.
+
+    Args:
+        path: The file.
+        values: By key; what is no plain value becomes its text, as in Ultralytics.
+
+    Raises:
+        OSError: As the disk says it.
+    """
+    plain = {key: value if isinstance(value, PLAIN) else str(value) for key, value in values.items()}
+    text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode()
+    if not path.exists() or path.read_bytes() != text:
+        with _replacing(path) as part:
+            part.write_bytes(text)
+
+
 def split_optimizer(state: dict[str, Any], adapters: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """An optimizer state without its last group, and that group's part; adapters are always the last group.
 
@@ -225,6 +237,18 @@ def flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A name to write under; what was written is then on the disk, and takes the place of `path`."""
+    part = path.with_name(path.name + ".part")
+    try:
+        yield part
+        flush(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _second_name(path: Path, link: Path) -> None:

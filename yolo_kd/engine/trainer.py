@@ -29,6 +29,7 @@ from yolo_kd.engine.labelled import labelled_only
 from yolo_kd.engine.qat import FakeQuantization, check_keys, quantized_layers
 from yolo_kd.engine.ranks import average_gradients, reported_to, worker_error
 from yolo_kd.engine.resumable import ResumableTrainer
+from yolo_kd.engine.resume import write_yaml
 from yolo_kd.engine.run_pictures import draw_pictures
 from yolo_kd.engine.schedule import Schedule
 from yolo_kd.engine.setup import Distillation, judge_teacher, prepare
@@ -346,9 +347,8 @@ class DistillationTrainer(ResumableTrainer):
             plain["unlabeled"] = [str(Path(source).absolute()) for source in self.kd.unlabeled]
         if self.criterion is not None:
             plain["fixed_gains"] = {t.key: t.gain for t in self.criterion.terms if t.fixed}
-        part = self.save_dir / (SETTINGS_FILE + ".part")
-        ultra.YAML.save(part, plain)
-        part.replace(self.save_dir / SETTINGS_FILE)
+        with self.room(SETTINGS_FILE):
+            write_yaml(self.save_dir / SETTINGS_FILE, plain)
 
 
 def split_keys(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

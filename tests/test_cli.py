@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Iterator
 from logging import Handler
@@ -13,8 +15,10 @@ from ultralytics.nn.tasks import RTDETRDetectionModel
 from yolo_kd.data import scenes
 
 from yolo_kd import __version__
+from yolo_kd.api import readable_errors
 from yolo_kd.cli import main
 from yolo_kd.engine.ultra import LOGGER
+from yolo_kd.errors import MisuseError, YoloKDError
 from yolo_kd.modes import demo
 
 
@@ -187,6 +191,30 @@ def test_unwritable_run_folder(capsys, tmp_path, pictures):
     (tmp_path / "file").write_text("in the way")
     code, line = run(capsys, "train", "distill=none", f"data={pictures}", f"project={tmp_path / 'file' / 'runs'}")
     assert code == 2 and "cannot write the run folder" in line and line.count("project=") >= 1
+
+
+@pytest.mark.parametrize("given", [[], ["project=mine"]])
+def test_unwritable_folder_of_ultralytics_settings(capsys, monkeypatch, tmp_path, pictures, given):
+    """A project that is relative, or not given, lies in the folder that Ultralytics' settings name."""
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr("ultralytics.cfg.TESTS_RUNNING", False)
+    monkeypatch.setattr("ultralytics.cfg.SETTINGS", {"runs_dir": str(tmp_path / "file" / "runs")})
+    code, line = run(capsys, "train", "distill=none", f"data={pictures}", *given)
+    assert code == 2 and f"cannot write the run folder in {tmp_path / 'file' / 'runs' / 'detect'}" in line
+    assert "absolute path, e.g. project=/" in line, "project=runs would lie in the same place"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_only_the_run_folder_is_called_so(tmp_path, number):
+    project = tmp_path / "new" / "runs"
+    for path in (tmp_path / "new", project / "train" / "args.yaml"):
+        said = rf"^project={project}: cannot write the run folder"
+        with pytest.raises(MisuseError, match=said), readable_errors({"project": str(project)}):
+            raise OSError(number, os.strerror(number), str(path))
+    for path in (tmp_path / "data" / "labels.cache", None):
+        with pytest.raises(YoloKDError, match=os.strerror(number)) as told, readable_errors({"project": str(project)}):
+            raise OSError(number, os.strerror(number), path and str(path))
+        assert told.value.exit_code == 1
 
 
 def test_weak_teacher_is_refused_with_3(capsys, tmp_path, pictures, make_checkpoint):

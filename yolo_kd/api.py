@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from yolo_kd.cfg.documents import parse_yaml
@@ -23,6 +25,7 @@ from yolo_kd.errors import MisuseError, YoloKDError, did_you_mean
 
 DEFAULT_STUDENT = "yolov8n.yaml"
 SCENES_SIZE = 320
+_UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 
 
 def distill(
@@ -146,20 +149,31 @@ def readable_errors(keys: Mapping[str, Any]) -> Iterator[None]:
         if named is None:
             raise YoloKDError(f"{type(error).__name__}: {_line(error)}") from error
         raise MisuseError(f"{named}={keys[named]}: {_line(error)}") from error
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
-        if not str(error.filename or "").startswith(str(Path(str(keys.get("project", "runs"))).absolute())):
+    except OSError as error:
+        key, folder = "save_dir" if keys.get("save_dir") else "project", _runs_folder(keys)
+        if error.errno not in _UNWRITABLE or not _concerns(Path(str(error.filename or "")), folder):
             raise YoloKDError(f"{type(error).__name__}: {_line(error)}") from error
         raise MisuseError(
-            f"project={keys.get('project', 'runs')}: cannot write the run folder ({_line(error)}); "
-            "choose a folder you may write to, e.g. project=runs"
+            f"{key}={keys.get(key) or ''}: cannot write the run folder in {folder} "
+            f"({error.strerror}); choose a folder you may write to by its absolute path, e.g. project={Path.home() / 'runs'}"
         ) from error
-    except OSError as error:
-        raise YoloKDError(f"{type(error).__name__}: {_line(error)}") from error
     except RuntimeError as error:
         text = _line(error)
         if "Dataset '" in text and "error" in text:
             raise _data_error(keys.get("data"), text.split("error", 1)[1].lstrip(" ❌"), error.__cause__) from error
         raise
+
+
+def _runs_folder(keys: Mapping[str, Any]) -> Path:
+    """Where the run folder of these keys lies; a `project` that is not absolute is below Ultralytics' own runs_dir."""
+    names = dict.fromkeys(("save_dir", "project", "name"))
+    chosen = {**names, **keys, "task": "detect", "mode": "train", "exist_ok": True}
+    return ultra.training_loop.get_save_dir(SimpleNamespace(**chosen)).parent
+
+
+def _concerns(path: Path, folder: Path) -> bool:
+    """Whether a path is in a folder, or is one of those that the folder is in."""
+    return path.is_absolute() and (path.is_relative_to(folder) or folder.is_relative_to(path))
 
 
 def _data_error(data: Any, text: str, cause: BaseException | None) -> YoloKDError:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from ultralytics.engine import trainer as ultralytics_trainer
+from yolo_kd.deploy.machine import has_bf16
 
 from yolo_kd import DistillationTrainer
 from yolo_kd.engine.resume import load_sidecar, sidecar_path
@@ -47,7 +48,10 @@ def test_not_a_number_goes_back_to_the_last_checkpoint_with_its_adapters(train, 
     assert all(float(r["train/pkd_loss"]) > 0 for r in rows)
 
 
-@pytest.mark.parametrize("engine", ["torch", "openvino-bf16"])
+NO_BF16 = pytest.mark.skipif(not has_bf16(), reason="this CPU has no bf16")
+
+
+@pytest.mark.parametrize("engine", ["torch", pytest.param("openvino-bf16", marks=NO_BF16)])
 def test_out_of_memory_goes_on_with_half_the_batch_and_the_teacher(train, teacher, engine):
     sizes: list[int] = []
 

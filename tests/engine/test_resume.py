@@ -128,17 +128,30 @@ class TestPair:
         with pytest.raises(MisuseError, match=r"last.kd.pt beside it belong to another checkpoint"):
             resume.usable_checkpoint(tmp_path / "last.pt")
 
-    @pytest.mark.parametrize("damage", ["truncated", "other format"])
+    @pytest.mark.parametrize("damage", ["truncated", "one bit", "other format"])
     def test_sidecar_that_cannot_be_trusted_is_refused(self, tmp_path, damage):
         path = tmp_path / "last.kd.pt"
-        resume.save_sidecar(path, {"gains": {"a": 1.0}})
-        assert resume.load_sidecar(path)["gains"] == {"a": 1.0}
+        weights = torch.arange(1000.0)
+        resume.save_sidecar(path, {"weights": weights})
+        assert torch.equal(resume.load_sidecar(path)["weights"], weights)
+        data = bytearray(path.read_bytes())
         if damage == "truncated":
-            path.write_bytes(path.read_bytes()[:100])
+            path.write_bytes(data[:100])
+        elif damage == "one bit":  # of a weight, which torch.load does not notice
+            data[data.index(weights[1:9].numpy().tobytes())] ^= 1
+            path.write_bytes(data)
+            assert not torch.equal(torch.load(path)["weights"], weights)
         else:
             torch.save({"format": 99}, path)
         with pytest.raises(MisuseError, match="last.kd.pt"):
             resume.load_sidecar(path)
+
+    def test_what_a_sidecar_lacks_is_named(self, tmp_path):
+        resume.save_sidecar(tmp_path / "last.kd.pt", {"epoch": 3})
+        state = resume.load_sidecar(tmp_path / "last.kd.pt")
+        assert state["epoch"] == 3 and state.get("stripped") is None
+        with pytest.raises(MisuseError, match=r"last\.kd\.pt: holds no 'optimizer', .* start anew"):
+            state["optimizer"]
 
     def test_another_version_is_refused_also_where_an_older_pair_is_there(self, tmp_path):
         self.save(tmp_path, "one")

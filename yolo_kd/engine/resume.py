@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import torch
 import yaml
@@ -37,6 +38,13 @@ TORCH_WRITER = "inline_container"  # torch.save to a path says no more than wher
 
 class DamagedError(MisuseError):
     """A sidecar that cannot be read."""
+
+
+class _State(dict[str, Any]):
+    """A sidecar's state, which says what it lacks."""
+
+    def __missing__(self, key: str) -> Any:
+        raise MisuseError(f"{SIDECAR}: holds no '{key}', so it was changed; start anew, or resume an older copy")
 
 
 def sidecar_path(last: Path) -> Path:
@@ -60,11 +68,14 @@ def load_sidecar(path: Path) -> dict[str, Any] | None:
     """The state, or None where there is no sidecar.
 
     Raises:
-        MisuseError: Damaged, or of another format.
+        MisuseError: Damaged, or of another format; later, where it is asked for something that it lacks.
     """
     if not path.exists():
         return None
     try:
+        with ZipFile(path) as archive:
+            if (broken := archive.testzip()) is not None:  # torch reads weights with another bit than was saved
+                raise BadZipFile(f"{broken} has another checksum")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for a damaged archive
         raise DamagedError(
@@ -76,7 +87,7 @@ def load_sidecar(path: Path) -> dict[str, Any] | None:
             f"{path.name}: format {found}, expected {FORMAT}; it was written by another version of yolo-kd: resume with "
             "that one, or start anew"
         )
-    return state
+    return _State(state)
 
 
 @contextmanager

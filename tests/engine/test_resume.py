@@ -283,14 +283,18 @@ class TestTeacher:
     def test_that_was_moved_or_changed(self, train, make_checkpoint, tmp_path, lines):
         teacher = Path(shutil.copy(make_checkpoint("yolov8n.yaml", seed=1), tmp_path / "teacher.pt"))
         last = stop(train, 1, teacher=str(teacher), epochs=2, **FAST)
+        settings = last.parents[1] / "args.yaml"
+        before = settings.read_bytes()
         moved = teacher.rename(tmp_path / "moved.pt")
         with pytest.raises(MisuseError, match=rf"teacher={teacher}: this is the teacher of the resumed run"):
-            distill(resume=last)
+            distill(resume=last, batch=2)
         shutil.copy(make_checkpoint("yolov8n.yaml", seed=2), teacher)
         with pytest.raises(GateError, match=rf"teacher={teacher}: not the checkpoint .* expected {sha256(moved)[:12]}"):
-            distill(resume=last)
-        distill(resume=last, teacher=moved)
+            distill(resume=last, epochs=4)
+        assert settings.read_bytes() == before, "settings of what never ran"
+        distill(resume=last, teacher=moved, epochs=3, batch=2)
         assert not any("another teacher" in line for line in lines)
+        assert {"epochs": 3, "batch": 2}.items() <= yaml.safe_load(settings.read_text()).items()
 
     def test_another_one_is_taken_when_it_is_named(self, train, make_checkpoint, lines):
         last = stop(train, 1, teacher=str(make_checkpoint("yolov8n.yaml", seed=1)), epochs=2, **FAST)

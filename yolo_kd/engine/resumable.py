@@ -14,6 +14,7 @@ from copy import copy
 from functools import partial
 from logging import LogRecord
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -42,6 +43,7 @@ from yolo_kd.engine.resume import (
     staging,
     state_of,
     usable_checkpoint,
+    write_yaml,
 )
 from yolo_kd.engine.terms import adapter_parameters
 from yolo_kd.engine.untouched import untouched_pictures
@@ -89,6 +91,12 @@ class ResumableTrainer(ultra.DetectionTrainer):
     lag = 0
     longer = False  # whether epochs= was raised
 
+    def __init__(self, cfg: Any, overrides: dict[str, Any], _callbacks: dict | None = None) -> None:
+        self.held: dict[str, Any] = {}  # what args.yaml will say once it is clear that a run can be resumed
+        held = {"YAML": SimpleNamespace(save=lambda _, args: self.held.update(args))} if overrides.get("resume") else {}
+        with ultra.renamed(ultra.training_loop, **held):
+            super().__init__(cfg, overrides, _callbacks)
+
     # -- start ---------------------------------------------------------------------------------------------------------
 
     def choose_checkpoint(self, theirs: dict[str, Any]) -> Any:
@@ -121,7 +129,6 @@ class ResumableTrainer(ultra.DetectionTrainer):
         )
         self.epochs = self.args.epochs = epochs
         self.longer = True
-        ultra.YAML.save(self.save_dir / "args.yaml", vars(self.args))
 
     def _setup_train(self) -> None:
         drop_mlflow_without_store(self.callbacks)
@@ -188,6 +195,9 @@ class ResumableTrainer(ultra.DetectionTrainer):
 
     def _start_loop(self) -> None:
         """Right before the loop, whose own counters start at zero."""
+        if self.held:
+            with self.room("args.yaml"):
+                write_yaml(self.save_dir / "args.yaml", {**self.held, "epochs": self.epochs})
         state = self.resumed
         if state is None:
             return

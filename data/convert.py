@@ -24,7 +24,7 @@ from yolo_kd.data.converters.record import Reader, Record
 from yolo_kd.data.labels import label_text
 from yolo_kd.data.split import label_path
 
-from yolo_kd.errors import MisuseError
+from yolo_kd.errors import MisuseError, YoloKDError
 from yolo_kd.pictures.reading import PictureError, glance, read_picture, turn_of
 
 REPORT = "convert.json"
@@ -47,6 +47,7 @@ class Conversion:
         refused: Pictures left out: reason to number and places.
         cut: Boxes that reached out of their picture by more than a pixel and were cut at its edge.
         turned: Pictures that are read turned or mirrored, as their EXIF says.
+        remarks: What lies in the source and is of no part, and what looks wrong.
     """
 
     names: Sequence[str] = ()
@@ -55,6 +56,7 @@ class Conversion:
     refused: dict[str, dict[str, Any]] = field(default_factory=dict)
     cut: int = 0
     turned: int = 0
+    remarks: list[str] = field(default_factory=list)
 
     def note(self, table: dict[str, dict[str, Any]], reason: str, where: str) -> None:
         """Count a reason and keep its first places."""
@@ -79,6 +81,7 @@ class Conversion:
             found.append(
                 f"{self.turned} pictures are turned or mirrored by their EXIF; their labels are taken to be of what is seen then"
             )
+        found += self.remarks
         return found
 
 
@@ -104,7 +107,7 @@ def convert(
 
     Raises:
         MisuseError: No such format or folder, a file that is not of the format, or `out` holds something else.
-        YoloKDError: The disk is full; there is nothing half-written, and another run goes on.
+        YoloKDError: No picture can be used. Or the disk is full; there is nothing half-written, and another run goes on.
     """
     if images not in HOW:
         raise MisuseError(f"images={images}: expected one of {', '.join(HOW)}")
@@ -118,8 +121,18 @@ def convert(
     found = Conversion(reader.names)
     for part, origin in reader.parts().items():
         found.parts[part] = _convert_part(reader, part, origin, out, images, found, progress)
+    found.remarks += reader.remarks()
+    empty = [part for part, row in found.parts.items() if not row["images"]]
+    found.remarks += [f"{part}: none of its pictures can be used, so data.yaml does not name it" for part in empty]
+    if len(empty) == len(found.parts):
+        write_text(out / REPORT, _report(asked, False, found))
+        count = sum(row["count"] for row in found.refused.values())
+        reasons = ", ".join(list(found.refused)[:3]) or "there is none"
+        raise YoloKDError(
+            f"source={source}: none of {count} pictures can be used ({reasons}); {out / REPORT} lists them"
+        )
     header = f"# {kind} data, converted by yolo-kd data convert; what was left out is in {REPORT}\n"
-    content: dict[str, Any] = {part: f"images/{part}" for part in found.parts}
+    content: dict[str, Any] = {part: f"images/{part}" for part in found.parts if part not in empty}
     content["names"] = dict(enumerate(found.names))
     write_text(out / "data.yaml", header + yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     write_text(out / REPORT, _report(asked, True, found))

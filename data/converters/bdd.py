@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from yolo_kd.data.converters.json_stream import entries
-from yolo_kd.data.converters.record import Record, ids_of, numbers, pictures
+from yolo_kd.data.converters.record import Record, ids_of, not_used, numbers, pictures, unnamed
 
 from yolo_kd.errors import MisuseError
 from yolo_kd.pictures.reading import IMAGE_SUFFIXES
@@ -29,6 +29,7 @@ FILES = (
     "bdd100k_labels_images_{}.json",
 )
 PICTURES = ("images/100k", "images", "100k", "")
+PARTS = ("train", "val", "test")
 CORNERS = ("x1", "y1", "x2", "y2")
 
 
@@ -39,7 +40,7 @@ class Bdd:
         self.names = list(names or NAMES)
         self._ids, self._source = ids_of(self.names), source
         self._files: dict[str, Path] = {}
-        for part in ("train", "val", "test"):
+        for part in PARTS:
             found = [source / name.format(part) for name in FILES if (source / name.format(part)).is_file()]
             self._files |= {part: found[0]} if found else {}
         if not self._files:
@@ -57,18 +58,35 @@ class Bdd:
 
     def records(self, part: str) -> Iterator[Record]:
         """See `Reader`."""
-        folder = self._folder(part)
+        folder, seen = self._folder(part), set()
         for where, frame in self._frames(part):
             name = PurePosixPath(str(frame.get("name", "")))
             if not name.name or name.is_absolute() or ".." in name.parts:
                 raise MisuseError(f"{where}: expected the file name of a picture, found '{str(name)[:60]}'")
             record = Record(folder / name, str(name), where)
+            seen.add(record.image)
             labels = frame.get("labels") or []
             if not isinstance(labels, list):
                 raise MisuseError(f"{where}: expected labels as a list, found {str(labels)[:60]}")
             for number, label in enumerate(labels):
                 self._add(record, f"{where}, labels[{number}]", label)
             yield record
+        path = self._files[part]
+        yield from unnamed([folder, *(image.parent for image in seen)], seen, path, f"no entry in {path.name}")
+
+    def remarks(self) -> Sequence[str]:
+        """See `Reader`."""
+        found = []
+        for part in PARTS:
+            used = self._files.get(part)
+            if used is None:
+                folders = [self._source / top / part for top in PICTURES]
+                found += [(folder, f"no file of labels for {part}") for folder in folders if folder.is_dir()]
+                continue
+            others = (self._source / name.format(part) for name in FILES)
+            said = f"{used.relative_to(self._source).as_posix()} is used"
+            found += [(path, said) for path in others if path.is_file() and path != used]
+        return [not_used(place, self._source, why) for place, why in found]
 
     def _frames(self, part: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """Place and content of each frame, from a file that is a list or has one under `frames`."""

@@ -15,11 +15,13 @@ from typing import Any
 
 import numpy as np
 from yolo_kd.data.converters.json_stream import entries
-from yolo_kd.data.converters.record import Record, ids_of, numbers
+from yolo_kd.data.converters.record import Record, ids_of, not_used, numbers, shown, unnamed
 
 from yolo_kd.errors import MisuseError
 
 PARTS = ("train", "val", "test")
+OF_ELSE = ("captions", "image_info", "panoptic", "person_keypoints", "stuff")  # what else COCO asks for
+UNKNOWN = "no train, val or test in its name"
 NEEDED = {
     "images": ("id", "file_name"),
     "annotations": ("image_id", "category_id", "bbox"),
@@ -34,6 +36,7 @@ class Coco:
         self._source = source
         self._files = _files(source)
         self._loaded: tuple[str, _Tables] | None = None
+        self._named: dict[str, set[Path]] = {}
         if names is None:
             tables = self._tables(next(iter(self._files)))
             names = [name for _, name in sorted(tables.categories.items())]
@@ -73,6 +76,25 @@ class Coco:
             lost = Record(path, "", f"{path}:{tables.lines[k]}, annotations[{k}]")
             lost.dropped.append(("annotation of a picture that is not in the file", lost.where))
             yield lost
+        self._named[part] = {folder / name for name, _, _ in tables.images.values()}
+        if self._named.keys() == self._files.keys():  # parts may share a folder
+            named = set().union(*self._named.values())
+            why = f"no entry in {' or '.join(file.name for file in self._files.values())}"
+            yield from unnamed({image.parent for image in named}, named, path.parent, why)
+
+    def remarks(self) -> Sequence[str]:
+        """See `Reader`."""
+        folder, used = _annotations(self._source), set(self._files.values())
+        files = [p for p in shown(folder, frozenset({".json"})) if p not in used and not p.name.startswith(OF_ELSE)]
+        found = [
+            (path, "another file of its part is used" if any(part in path.name for part in PARTS) else UNKNOWN)
+            for path in files
+        ]
+        for part in PARTS:
+            places = [self._source / sub / name for sub in ("", "images") for name in (part, f"{part}2017")]
+            if part not in self._files:
+                found += [(place, f"no file for {part} in {folder.name}/") for place in places if place.is_dir()]
+        return [not_used(place, self._source, why) for place, why in found]
 
     def _tables(self, part: str) -> _Tables:
         if self._loaded is None or self._loaded[0] != part:
@@ -142,8 +164,7 @@ def _whole(value: Any, where: str) -> int:
 
 def _files(source: Path) -> dict[str, Path]:
     """The JSON file of each part by the part's name in its own."""
-    folder = source / "annotations" if (source / "annotations").is_dir() else source
-    found = {}
+    folder, found = _annotations(source), dict[str, Path]()
     for part in PARTS:
         files = sorted(p for p in folder.glob(f"*{part}*.json") if not p.name.startswith("image_info"))
         boxes = [p for p in files if p.name.startswith("instance")] or files
@@ -161,6 +182,10 @@ def _files(source: Path) -> dict[str, Path]:
     if not found:
         raise MisuseError(f"source={source}: expected annotations/*train*.json or *val*.json there")
     return found
+
+
+def _annotations(source: Path) -> Path:
+    return source / "annotations" if (source / "annotations").is_dir() else source
 
 
 def _folder(source: Path, part: str, path: Path, tables: _Tables) -> Path:

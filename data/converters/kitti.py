@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from yolo_kd.data.converters.record import Record, fill, ids_of, lines_of, numbers, pictures
+from yolo_kd.data.converters.record import Record, fill, ids_of, lines_of, not_used, numbers, pictures, unnamed
 
 from yolo_kd.errors import MisuseError
 from yolo_kd.pictures.reading import IMAGE_SUFFIXES
 
 TYPES = ("car", "van", "truck", "pedestrian", "person_sitting", "cyclist", "tram", "misc")
+PARTS = ("train", "val")
 COLUMNS = (15, 16)  # the last one is a score, in results only
 
 
@@ -30,8 +31,8 @@ class Kitti:
         places = [place for place in (source / "training", source) if (place / "label_2").is_dir()]
         if not places:
             raise MisuseError(f"source={source}: expected training/image_2 and training/label_2 there")
-        self._folder = places[0]
-        lists = {part: source / "ImageSets" / f"{part}.txt" for part in ("train", "val")}
+        self._source, self._folder, self._sets = source, places[0], source / "ImageSets"
+        lists = {part: self._sets / f"{part}.txt" for part in PARTS}
         self._lists = lists if all(path.is_file() for path in lists.values()) else {}
 
     def parts(self) -> Mapping[str, str]:
@@ -51,6 +52,17 @@ class Kitti:
             record = Record(image, image.name, str(label))
             fill(record, label, self._add)
             yield record
+        if self._lists and part == list(self._lists)[-1]:
+            named = {image for every in self._lists for image in self._images(every)}
+            yield from unnamed([self._folder / "image_2"], named, self._sets, "in no list of ImageSets")
+
+    def remarks(self) -> Sequence[str]:
+        """See `Reader`."""
+        alone = [] if self._lists else [self._sets / f"{part}.txt" for part in PARTS]
+        found = [(path, "train.txt and val.txt are used together only") for path in alone if path.is_file()]
+        testing = self._source / "testing" / "image_2"
+        found += [(testing, "no labels for it")] if testing.is_dir() else []
+        return [not_used(place, self._source, why) for place, why in found]
 
     def _images(self, part: str) -> list[Path]:
         folder = self._folder / "image_2"

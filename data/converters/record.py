@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +10,7 @@ from typing import Protocol
 from yolo_kd.data.split import normalise
 
 from yolo_kd.errors import MisuseError
+from yolo_kd.pictures.reading import IMAGE_SUFFIXES
 
 Edges = tuple[float, float, float, float]
 
@@ -64,11 +65,14 @@ class Reader(Protocol):
         """Number of pictures of a part."""
 
     def records(self, part: str) -> Iterator[Record]:
-        """The pictures of a part, one at a time.
+        """The pictures of a part, one at a time; those that no part names come as refused ones with the last part.
 
         Raises:
             MisuseError: A file that is not of the format; the message is one line and names file and line.
         """
+
+    def remarks(self) -> Sequence[str]:
+        """Once every part was read, what lies there and is of no part, and what looks wrong."""
 
 
 def ids_of(names: Sequence[str]) -> dict[str, int]:
@@ -104,12 +108,30 @@ def pictures(folder: Path, suffixes: frozenset[str]) -> list[Path]:
     Raises:
         MisuseError: There is none.
     """
-    found = sorted(p for p in folder.iterdir() if p.suffix.lower() in suffixes) if folder.is_dir() else []
+    found = shown(folder, suffixes)
     if not found:
         raise MisuseError(
             f"{folder}: expected a folder of pictures, found {'none' if folder.is_dir() else 'no folder'}"
         )
     return found
+
+
+def shown(folder: Path, suffixes: frozenset[str]) -> list[Path]:
+    """The files of a folder with one of these suffixes, sorted, but for hidden ones; none if there is no such folder."""
+    there = folder.iterdir() if folder.is_dir() else ()
+    return sorted(p for p in there if p.suffix.lower() in suffixes and not p.name.startswith("."))
+
+
+def unnamed(folders: Iterable[Path], named: Collection[Path], where: Path, why: str) -> Iterator[Record]:
+    """The pictures of folders that are not among those that the labels name, as refused ones."""
+    for image in (image for folder in sorted(set(folders)) for image in shown(folder, IMAGE_SUFFIXES)):
+        if image not in named:
+            yield Record(image, image.name, str(where), refused=why)
+
+
+def not_used(place: Path, source: Path, why: str) -> str:
+    """A remark about a file or folder that is of no part."""
+    return f"not used: {place.relative_to(source).as_posix()}: {why}"
 
 
 def lines_of(path: Path) -> list[tuple[str, str]]:

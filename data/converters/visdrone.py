@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from yolo_kd.data.converters.record import Record, fill, ids_of, numbers, pictures
+from yolo_kd.data.converters.record import Record, fill, ids_of, not_used, numbers, pictures
 
 from yolo_kd.errors import MisuseError
 from yolo_kd.pictures.reading import IMAGE_SUFFIXES
@@ -29,7 +29,7 @@ class VisDrone:
     def __init__(self, source: Path, names: Sequence[str] | None = None) -> None:
         self.names = list(names or CATEGORIES)
         self._ids = ids_of(self.names)
-        self._folders: dict[str, Path] = {}
+        self._source, self._folders = source, dict[str, Path]()
         for part, pattern in FOLDERS.items():
             places = [source] if source.match(pattern) else sorted(source.glob(pattern))
             labelled = [place for place in places if (place / "annotations").is_dir()]
@@ -55,6 +55,18 @@ class VisDrone:
             record = Record(image, image.name, str(label))
             fill(record, label, self._add)
             yield record
+
+    def remarks(self) -> Sequence[str]:
+        """See `Reader`."""
+        part_of = {folder: part for part, folder in self._folders.items()}
+        found = []
+        for place in sorted(self._source.glob("*/images")) if self._source not in part_of else ():
+            folder = place.parent
+            taken = [part for part, pattern in FOLDERS.items() if folder.match(pattern) and part in self._folders]
+            why = f"{taken[0]} is {self._folders[taken[0]].name} already" if taken else "its name is of no part"
+            why = why if (folder / "annotations").is_dir() else "no annotations/ there"
+            found += [not_used(folder, self._source, why)] if folder not in part_of else []
+        return found
 
     def _images(self, part: str) -> list[Path]:
         return pictures(self._folders[part] / "images", IMAGE_SUFFIXES)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from xml.parsers import expat
 
-from yolo_kd.data.converters.record import Record, ids_of, lines_of, numbers
+from yolo_kd.data.converters.record import Record, ids_of, lines_of, not_used, numbers, unnamed
 
 from yolo_kd.errors import MisuseError
 from yolo_kd.pictures.reading import IMAGE_SUFFIXES
@@ -26,6 +26,8 @@ NAMES = (
     "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
+PARTS = ("train", "val", "test")
+OF_A_CLASS = tuple(f"_{part}" for part in (*PARTS, "trainval"))
 
 
 class Voc:
@@ -43,12 +45,16 @@ class Voc:
                 f"source={source}: expected VOC2007 etc., or Annotations/, JPEGImages/ and ImageSets/Main/"
             )
         official = places != [source] or source.match("VOC20[0-9][0-9]")
-        given = {name: [p for p in lists if p.stem == name] for name in ("train", "val", "test")}
+        given = {name: [p for p in lists if p.stem == name] for name in PARTS}
+        given["train"] += [p for p in lists if p.stem == "trainval" and not _halves(p)]
         if official and given["test"]:
             given = {"train": given["train"] + given["val"], "val": given["test"]}
         self._lists = {part: found for part, found in given.items() if found}
         if not self._lists:
             raise MisuseError(f"source={source}: ImageSets/Main has no train.txt, val.txt or test.txt")
+        self._source, self._unused = source, set(lists).difference(*self._lists.values())
+        self._named: set[Path] = set()
+        self._before = 0  # boxes that begin where there is no pixel
 
     def parts(self) -> Mapping[str, str]:
         """See `Reader`."""
@@ -70,7 +76,22 @@ class Voc:
                     self._fill(record, label)
                 else:
                     record.refused = "no annotation file"
+                self._named.add(image)
                 yield record
+        if part == list(self._lists)[-1]:
+            folders = {path.parents[2] / "JPEGImages" for lists in self._lists.values() for path in lists}
+            yield from unnamed(folders, self._named, path.parent, "in no list of ImageSets/Main that was used")
+
+    def remarks(self) -> Sequence[str]:
+        """See `Reader`."""
+        others = [p for p in sorted(self._unused) if not p.stem.endswith(OF_A_CLASS)]
+        others = [p for p in others if p.stem != "trainval" or _halves(p) != 2]
+        found = [not_used(path, self._source, "only train.txt, val.txt and test.txt are parts") for path in others]
+        if self._before:
+            found.append(
+                f"{self._before} boxes begin before pixel 1, where this format counts from 1; first=0 is for files that do not"
+            )
+        return found
 
     def _fill(self, record: Record, label: Path) -> None:
         root = parse(label)
@@ -86,6 +107,7 @@ class Voc:
             if name is None or box is None:
                 raise MisuseError(f"{where}: expected an object with name and bndbox")
             left, top, right, bottom = (_number(box, corner, label) for corner in CORNERS)
+            self._before += min(left, top) < self._first
             difficult = thing.child("difficult")
             if difficult is not None and difficult.text.strip() == "1" and not self._difficult:
                 record.dropped.append(("difficult: not counted in the evaluation", where))
@@ -142,6 +164,11 @@ def parse(path: Path) -> Element:
     except (OSError, ValueError) as error:
         raise MisuseError(f"{path}:1: cannot be read ({error})") from None
     return top.children[0]
+
+
+def _halves(trainval: Path) -> int:
+    """How many of the two lists that it is the sum of are there."""
+    return sum(trainval.with_name(f"{part}.txt").is_file() for part in ("train", "val"))
 
 
 def _number(element: Element, tag: str, path: Path) -> float:

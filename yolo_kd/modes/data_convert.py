@@ -43,7 +43,7 @@ def main(keys: dict[str, Any]) -> int:
     )
     print("\n".join(found.lines()))
     print(f"wrote {out / 'data.yaml'}; every reason with its first places is in {out / REPORT}")
-    if "val" not in found.parts:
+    if not found.parts.get("val", {}).get("images"):
         print(
             f"there is no validation part yet: yolo-kd data split data={out / 'data.yaml'} by=scene out={out / 'scene.yaml'}"
         )

@@ -240,6 +240,7 @@ def die(
     process: subprocess.Popen[bytes], training: Training, moment: str, chance: random.Random, ready: float, end: float
 ) -> bool:
     """Kill a training at a random moment; False if it ended before."""
+    left = saving(training)  # by a process that was killed in a save
     if moment != "anywhere":
         while process.poll() is None and not under_way(training):
             time.sleep(0.01)
@@ -247,11 +248,20 @@ def die(
     while process.poll() is None and time.monotonic() < until:
         time.sleep(0.01)
     if moment == "save":
-        while process.poll() is None and not (training.run / "weights" / STAGING).exists():
+        while process.poll() is None and saving(training) in (None, left):
             time.sleep(LOOK_S)
         time.sleep(chance.uniform(0, 0.2))
     process.send_signal(signal.SIGKILL)
     return process.wait() == -signal.SIGKILL
+
+
+def saving(training: Training) -> tuple[int, int] | None:
+    """What tells one save's folder from another's; None where there is none."""
+    try:
+        found = (training.run / "weights" / STAGING).stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def under_way(training: Training) -> bool:

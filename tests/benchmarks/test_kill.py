@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import subprocess
 import sys
 from pathlib import Path
 
@@ -65,6 +67,24 @@ def test_a_stopped_benchmark_goes_on_with_the_next_run(tmp_path: Path, monkeypat
         "kills anywhere": 0, "kills training": 0, "kills save": 8, "runs": 4, "resumed": 0, "different": 1, "unusable": 0
     }  # fmt: skip
     assert kill.killed(tmp_path / "arm", [], 8, seed=1).row() == row and len(started) == 5, "nothing is left to do"
+
+
+@pytest.mark.parametrize("left", [False, True], ids=["clean", "killed in a save before"])
+def test_a_kill_during_a_save_waits_for_a_save_of_this_process(tmp_path: Path, left: bool) -> None:
+    training = kill.Training(tmp_path, [])
+    weights = training.run / "weights"
+    weights.mkdir(parents=True)
+    if left:
+        (weights / kill.STAGING).mkdir()
+    training.log.write_text(kill.UNDER_WAY)
+    saving = (
+        "import shutil, sys, time; from pathlib import Path\n"
+        "folder = Path(sys.argv[1]); time.sleep(1); shutil.rmtree(folder, ignore_errors=True); folder.mkdir()\n"
+        "(folder / 'last.pt').touch(); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", saving, str(weights / kill.STAGING)])
+    assert kill.die(process, training, "save", random.Random(1), ready=0, end=0)
+    assert (weights / kill.STAGING / "last.pt").exists()
 
 
 def test_unknown_words_are_refused(monkeypatch, capsys) -> None:

@@ -1,7 +1,7 @@
 """data.yaml: where the parts of a data set lie and what its classes are called, found where Ultralytics finds them.
 
 `path` is its own folder if left out; a relative one is looked for where the command runs, then in Ultralytics' folder of
-data sets, then beside the YAML. `train`, `val` and `test` are folders, .txt lists, or lists of these. A name without a
+data sets, and never beside the YAML. `train`, `val` and `test` are folders, .txt lists, or lists of these. A name without a
 file, such as data=soda10m.yaml, is one of the descriptors that come with yolo-kd.
 """
 
@@ -43,7 +43,7 @@ def read_description(source: str | Path) -> Description:
     """Read a data.yaml.
 
     Raises:
-        MisuseError: No such file, no YAML, or no names.
+        MisuseError: No such file, no YAML, no names, or a `path` that is nowhere but beside it.
     """
     path = find_description(source)
     if path is None:
@@ -60,9 +60,10 @@ def read_description(source: str | Path) -> Description:
     parts = {}
     for part in PARTS:
         entries = raw.get(part) or (raw.get("validation") if part == "val" else None) or []
-        entries = entries if isinstance(entries, list) else [entries]
-        if entries:
-            parts[part] = tuple(_place(root, str(entry)) for entry in entries)
+        if isinstance(entries, list):
+            parts |= {part: tuple(root / str(entry) for entry in entries)} if entries else {}
+        else:
+            parts[part] = (_place(root, str(entries)),)
     return Description(path, _names(raw.get("names"), source), parts, raw)
 
 
@@ -88,8 +89,15 @@ def _root(source: Path, given: Any) -> Path:
     if not given:
         return source.parent
     path = Path(str(given))
-    places = [path] if path.is_absolute() else [path.absolute(), *_datasets_dir(path), source.parent / path]
-    return next((place for place in places if place.exists()), places[0])
+    places = [path] if path.is_absolute() else [path.absolute(), *_datasets_dir(path)]
+    found = next((place for place in places if place.exists()), None)
+    beside = source.parent / path
+    if found is None and beside.exists():
+        raise MisuseError(
+            f"data={source}: path: {path} is looked for as training does, at {' and '.join(map(str, places))}, not beside it; "
+            f"write path: {beside.resolve()}"
+        )
+    return found or places[0]
 
 
 def _place(root: Path, entry: str) -> Path:

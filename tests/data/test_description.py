@@ -31,19 +31,33 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("place", ["cwd", "sets", "beside", "absolute", "left out"])
+@pytest.mark.parametrize("place", ["cwd", "sets", "absolute", "left out"])
 def test_the_parts_lie_where_ultralytics_looks(elsewhere: Path, place: str) -> None:
     from ultralytics.data.utils import check_det_dataset
 
-    root = {"cwd": "cwd/birds", "sets": "sets/birds", "beside": "yaml/birds"}.get(place, "yaml")
+    root = {"cwd": "cwd/birds", "sets": "sets/birds"}.get(place, "yaml")
     for part in ("train", "val"):
         (elsewhere / root / "images" / part).mkdir(parents=True)
     given = {"absolute": {"path": str(elsewhere / root)}, "left out": {}}.get(place, {"path": "birds"})
     source = write(elsewhere / "yaml", **given)
     found = read_description(source)
     assert found.parts["val"] == (elsewhere / root / "images" / "val",)
-    if place != "beside":  # a relative path beside the YAML is ours alone
-        assert str(found.parts["val"][0]) == check_det_dataset(str(source), autodownload=False)["val"]
+    assert str(found.parts["val"][0]) == check_det_dataset(str(source), autodownload=False)["val"]
+
+
+def test_a_path_beside_the_yaml_is_told_of(elsewhere: Path) -> None:
+    """Ultralytics does not look there, so a check that did would pass what cannot be trained on."""
+    from ultralytics.data.utils import check_det_dataset
+
+    for part in ("train", "val"):
+        (elsewhere / "yaml/birds/images" / part).mkdir(parents=True)
+    source = write(elsewhere / "yaml", path="birds")
+    with pytest.raises(FileNotFoundError):
+        check_det_dataset(str(source), autodownload=False)
+    with pytest.raises(MisuseError, match=f"path: birds .*not beside it; write path: {elsewhere / 'yaml/birds'}$"):
+        read_description(source)
+    (elsewhere / "cwd/birds").mkdir()
+    assert read_description(source).parts["val"] == (elsewhere / "cwd/birds/images/val",)
 
 
 def test_a_folder_here_goes_before_one_of_ultralytics(elsewhere: Path) -> None:
@@ -61,6 +75,10 @@ def test_one_step_up_too_many_and_validation(elsewhere: Path) -> None:
     found = read_description(source)
     assert found.parts["train"] == (source.parent / "train/images",)
     assert found.parts["val"] == (source.parent / "a", source.parent / "b.txt") and "test" not in found.parts
+    source = write(elsewhere / "yaml", train=["../train/images"])
+    assert read_description(source).parts["train"] == (elsewhere / "yaml/../train/images",), (
+        "forgiven outside of lists only"
+    )
 
 
 def test_a_name_without_a_file_is_one_that_comes_along(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:

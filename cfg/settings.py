@@ -230,7 +230,10 @@ def _with_overrides(recipe: Recipe, dotted: Mapping[str, Any], schedule: Any, un
         method, _, argument = key.partition(".")
         if method not in methods:
             have = ", ".join(methods) or "no method"
-            raise MisuseError(f"{key}={value}: recipe '{recipe.name}' has {have}{did_you_mean(method, methods)}")
+            hint = did_you_mean(method, methods)
+            if method in recipe_names():  # pkd is no misspelt pcd
+                hint = f"; take distill={method}, or a YAML of your own with it, in the form of those in cfg/distill"
+            raise MisuseError(f"{key}={value}: recipe '{recipe.name}' has {have}{hint}")
         methods[method][argument] = value
     schedule = recipe.schedule if schedule is None else schedule
     until = recipe.until if until is None else until

@@ -75,6 +75,11 @@ def test_help_and_version(capsys):
         (("train", "teacher=TEACHER", "distill=csgr_lq"), "(did you mean 'csgr_lqe'?)"),
         (("train", "teacher=TEACHER", "csgr.tua=.2"), "(did you mean 'tau'?)"),
         (("train", "teacher=TEACHER", "csrg.tau=.2"), "(did you mean 'csgr'?)"),
+        (
+            ("train", "teacher=TEACHER", "pkd.pkd=1"),
+            "recipe 'csgr_lqe' has csgr, pcd, lqe; take distill=pkd, or a YAML",
+        ),
+        (("train", "distill=none", "csgr.tau=.2"), "recipe 'none' has no method; take distill=csgr, or a YAML"),
         (("train", "teacher=TEACHER", "csgr.cs=auto:x"), "expected a gain of 0 or more, or auto:SHARE"),
         (("train", "teacher=TEACHER", "teacher_every=often"), "expected a whole number"),
         (("train", "teacher=TEACHER", "teacher_engine=tensorrt"), "expected one of auto, torch"),

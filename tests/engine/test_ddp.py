@@ -126,10 +126,12 @@ def test_ranks_calibrate_one_gain_though_they_see_unlike_pictures(tmp_path, make
 
 DEAD_ON_ONE = """
 rank, world, port, teacher_path, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4], sys.argv[5]
+from yolo_kd.engine.terms import Term
 from yolo_kd.errors import GateError
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
 criterion = DistillationCriterion(None, DetectionModel("yolov8n.yaml", nc=3, verbose=False))
+criterion.terms = [Term("x", name, f"{name}_loss", "neck") for name in ("a", "b")]
 found = []
 for value in (float(rank), float("inf") if rank else 1.0):
     try:
@@ -148,7 +150,8 @@ def test_a_term_that_is_dead_on_one_rank_stops_them_all(tmp_path, make_checkpoin
     path.write_text(WORKER.partition("rank, world")[0] + DEAD_ON_ONE)
     run_ranks(path, make_checkpoint("yolov8s.yaml", seed=1), 2, 1, tmp_path / "found")
     one, two = (torch.load(tmp_path / f"found.{rank}", weights_only=True) for rank in (0, 1))
-    assert "b_loss=0 on the first batch" in one[0] and "a term of another rank is 0 or not finite" in two[0]
+    assert "x.b=0 on the first batch" in one[0] and "with x.b=none" in one[0]
+    assert "a term of another rank is 0 or not finite" in two[0] and "with METHOD.TERM=none" in two[0]
     assert one[1] is False and two[1] is False, "what one rank leaves out of a step the other took"
 
 

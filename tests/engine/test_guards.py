@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
+import torch
 from ultralytics.nn.tasks import DetectionModel
 from yolo_kd.data.description import descriptors
 
 from tests.conftest import write_pictures
 from yolo_kd import DistillationTrainer, distill
 from yolo_kd.cli import main
-from yolo_kd.engine.criterion import DistillationCriterion
+from yolo_kd.engine.criterion import MAX_BAD_STEPS, DistillationCriterion
 from yolo_kd.engine.ranks import reported_to, worker_error
 from yolo_kd.engine.schedule import Schedule
-from yolo_kd.errors import GateError, MisuseError
+from yolo_kd.engine.terms import Term
+from yolo_kd.errors import GateError, MisuseError, YoloKDError
 
 FAST = {"distill": "pkd", "force": True, "teacher_engine": "torch"}
 
@@ -152,6 +155,20 @@ def test_factor_stays_off_when_the_clock_falls_back():
         criterion.start_epoch(progress, False, True)
         factors.append(criterion.factor)
     assert factors == [1.0, 0.0, 0.0, 0.0]
+
+
+def test_terms_that_stay_not_finite_end_the_run_and_say_what_to_do():
+    lines: list[str] = []
+    criterion = DistillationCriterion(None, DetectionModel("yolov8n.yaml", verbose=False), log=lines.append)
+    criterion.terms = [Term("pcd", name, f"kd{name}_loss", "scores") for name in ("cls", "loc")]
+    criterion.checked = True
+    spoilt, fine = ({"kdcls_loss": torch.tensor(value), "kdloc_loss": torch.tensor(2.0)} for value in (math.nan, 1.0))
+    assert not criterion._usable(spoilt) and criterion._usable(fine)
+    for _ in range(MAX_BAD_STEPS - 1):
+        assert not criterion._usable(spoilt)
+    with pytest.raises(YoloKDError, match=r"pcd\.cls=nan, pcd\.loc=2; .*amp=False, a lower lr0=, or pcd\.cls=none$"):
+        criterion._usable(spoilt)
+    assert lines[0] == "WARNING distillation left out of step 0: pcd.cls=nan, pcd.loc=2"
 
 
 def test_what_a_worker_refused_reaches_the_parent(tmp_path: Path):

@@ -179,7 +179,9 @@ class TestTermsAreReal:
                 distiller = self.distillation.methods[0].distiller
                 distiller.forward = lambda s, t, y: {"pkd": s.feats[0].sum() * 0}
 
-        with pytest.raises(GateError, match="pkd_loss=0 on the first batch"):
+        with pytest.raises(
+            GateError, match=r"pkd\.pkd=0 on the first batch.* Leave it out with pkd\.pkd=none, or use force=true"
+        ):
             train(
                 Dead,
                 teacher=str(make_checkpoint("yolov8s.yaml", seed=1)),
@@ -194,7 +196,9 @@ class TestTermsAreReal:
                 weight = next(distiller.parameters())
                 distiller.forward = lambda s, t, y: {"pkd": weight.square().sum()}
 
-        with pytest.raises(GateError, match="does not reach the student's neck"):
+        with pytest.raises(
+            GateError, match=r"does not reach the student's neck.* Leave it out with pkd\.pkd=none, or use"
+        ):
             train(
                 Detached,
                 teacher=str(make_checkpoint("yolov8s.yaml", seed=1)),
@@ -213,7 +217,7 @@ class TestTermsAreReal:
 
         train(Dead, teacher=str(make_checkpoint("yolov8s.yaml", seed=1)), **PKD)
         told = [line for line in lines if line.startswith("WARNING forced: ")]
-        assert sum("pkd_loss=0 on the first batch" in line for line in told) == 1
+        assert sum("pkd.pkd=0 on the first batch" in line for line in told) == 1
         assert sum("pkd.pkd: its gradient does not reach the student's neck" in line for line in told) == 1
 
     def test_terms_are_float32_and_outside_autocast(self, train, make_checkpoint):

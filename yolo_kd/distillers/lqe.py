@@ -177,7 +177,10 @@ class LQE(Distiller):
                 if count >= max_rows:
                     break
         if count == 0:
-            raise YoloKDError("lqe found no box of the teacher on an object of its class; check classes and labels")
+            raise YoloKDError(
+                "lqe found no box of the teacher on an object of its class; check classes and labels, or leave it out with "
+                "lqe.lqe=none"
+            )
         logits, target = torch.cat(rows), torch.cat(overlaps)
         with torch.inference_mode(False), torch.enable_grad():
             self._train(logits.clone(), target.clone(), steps, seed, lr, batch_rows)

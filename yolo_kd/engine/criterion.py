@@ -8,7 +8,7 @@ enters no EMA copy and no checkpoint, and the teacher is never copied with it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -218,7 +218,8 @@ class DistillationCriterion:
     def _usable(self, values: dict[str, Tensor]) -> bool:
         """Check the terms: finite always, not 0 on the first batch."""
         stacked = torch.stack([v.detach() for v in values.values()])
-        numbers = dict(zip(values, stacked.tolist()))
+        keys = {t.column: t.key for t in self.terms}  # as the user writes them
+        numbers = dict(zip((keys[column] for column in values), stacked.tolist()))
         bad = {k: v for k, v in numbers.items() if not math.isfinite(v)}
         dead = {k: v for k, v in numbers.items() if v == 0.0} | bad
         # What one rank does all must do: those that go on would wait in the next collective for ever.
@@ -227,7 +228,7 @@ class DistillationCriterion:
             listed = ", ".join(f"{k}={v:g}" for k, v in dead.items()) or "a term of another rank is 0 or not finite"
             self._refuse(
                 f"rank {max(ultra.RANK, 0)}: {listed} on the first batch, expected a finite value above 0; this "
-                "distillation would do nothing. Take the term out of the recipe (gain none)"
+                f"distillation would do nothing. Leave it out with {_without(dead)}"
             )
         self.checked = True
         self.bad_steps = self.bad_steps + 1 if any_bad else 0
@@ -235,7 +236,10 @@ class DistillationCriterion:
             listed = ", ".join(f"{k}={v:g}" for k, v in numbers.items())
             self.log(f"WARNING distillation left out of step {self.step}: {listed}")
             if self.bad_steps >= MAX_BAD_STEPS:
-                raise YoloKDError(f"distillation terms not finite for {self.bad_steps} steps in a row: {listed}")
+                raise YoloKDError(
+                    f"distillation terms not finite for {self.bad_steps} steps in a row: {listed}; train again with amp=False, "
+                    f"a lower lr0=, or {_without(bad)}"
+                )
         return not any_bad
 
     def _refuse(self, reason: str) -> None:
@@ -276,7 +280,7 @@ class DistillationCriterion:
             if norm == 0.0 and self.step == 0:
                 self._refuse(
                     f"{term.key}: its gradient does not reach the student's {term.acts_on}; expected a norm above 0. "
-                    "Take the term out of the recipe"
+                    f"Leave it out with {_without([term.key])}"
                 )
             term.observe(norm, wanted)
         self.to_measure = max(self.to_measure - 1, 0)
@@ -300,6 +304,11 @@ class DistillationCriterion:
         for term in self.terms:
             term.fixed = True
         self.log("gains: " + ", ".join(f"{t.key}={t.gain:.4g}" for t in self.terms) + " (calibrated, now fixed)")
+
+
+def _without(keys: Iterable[str]) -> str:
+    """What to add to the command so that these terms are left out; another rank knows what its own are called."""
+    return " ".join(f"{key}=none" for key in keys) or "METHOD.TERM=none"
 
 
 def _grad_norm(loss: Tensor, at: tuple[Tensor, ...], rows: int) -> float:

@@ -157,7 +157,9 @@ class TestPair:
         self.save(tmp_path, "one")
         self.save(tmp_path, "two")
         torch.save({**torch.load(tmp_path / "last.kd.pt", weights_only=True), "format": 99}, tmp_path / "last.kd.pt")
-        with pytest.raises(MisuseError, match="format 99, expected 2; it was written by another version"):
+        with pytest.raises(
+            MisuseError, match=f"format 99, expected {resume.FORMAT}; it was written by another version"
+        ):
             resume.usable_checkpoint(tmp_path / "last.pt")
 
 
@@ -228,10 +230,23 @@ class TestPlace:
         distill(resume=last)
         assert "going on with epoch 1 of 1, batch 4 of 4" in lines
 
-    def test_other_batches_start_the_epoch_anew_and_say_so(self, train, lines):
-        last = stop(train, 1, batch=2, epochs=1, save_steps=3, **PLAIN)
-        distill(resume=last, batch=4)
-        assert any(line.startswith("WARNING not bit-exact: other pictures or another batch size") for line in lines)
+    @pytest.mark.parametrize("other", ["batch", "pictures"])
+    def test_other_batches_start_the_epoch_anew_and_say_so(self, train, pictures, tmp_path, lines, other):
+        """As many as before: 8 pictures are two batches of 5 as of 6."""
+        data = Path(shutil.copytree(pictures.parent, tmp_path / "data")) / "data.yaml"
+        last = stop(train, 1, data=str(data), batch=5, nbs=5, epochs=1, save_steps=1, **PLAIN)
+        if other == "pictures":
+            for name, another in (("images/train/000.png", "008.png"), ("labels/train/000.txt", "008.txt")):
+                (data.parent / name).rename((data.parent / name).with_name(another))
+        distill(resume=last, batch=6 if other == "batch" else 5)
+        anew = any(line.startswith("WARNING not bit-exact: other pictures or another batch size") for line in lines)
+        assert anew and "going on with epoch 1 of 1" in lines
+
+    def test_the_same_pictures_elsewhere_are_the_same(self, train, pictures, tmp_path, lines):
+        last = stop(train, 1, batch=5, nbs=5, epochs=1, save_steps=1, **PLAIN)
+        data = Path(shutil.copytree(pictures.parent, tmp_path / "data")) / "data.yaml"
+        distill(resume=last, data=data)
+        assert "going on with epoch 1 of 1, batch 2 of 2" in lines
 
     def test_a_run_folder_that_was_moved(self, train, tmp_path):
         last = stop(train, 1, epochs=2, **PLAIN)

@@ -30,6 +30,7 @@ def capture(trainer: Any, within_epoch: bool) -> dict[str, Any]:
         "epoch": trainer.epoch - within_epoch,  # the last that is done; -1 in the first
         "position": trainer.batches_done if within_epoch else 0,
         "batches": len(loader),
+        "batch_size": trainer.batch_size,
         "pictures": pictures(loader),
         "epochs": trainer.epochs,
         "done": bool(trainer.stop) and not within_epoch,
@@ -99,9 +100,10 @@ def restore_training(trainer: Any, state: dict[str, Any]) -> None:
 
 
 def same_batches(trainer: Any, state: dict[str, Any]) -> bool:
-    """Whether the loader can stand where it stood: as many pictures, in as many batches."""
+    """Whether the loader can stand where it stood: the same pictures in batches of the same size."""
     loader = trainer.train_loader
-    return (len(loader), pictures(loader)) == (state["batches"], state["pictures"])
+    now = (len(loader), trainer.batch_size, pictures(loader))
+    return now == (state["batches"], state["batch_size"], state["pictures"])
 
 
 def restore_stream(trainer: Any, state: dict[str, Any]) -> None:

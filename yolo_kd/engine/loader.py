@@ -11,6 +11,8 @@ anew.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from yolo_kd.engine import ultra
@@ -46,6 +48,7 @@ class ResumableLoader(ultra.InfiniteDataLoader):
     iterator: Any
     first = 0  # number of the first batch of the coming epoch
     closed = False  # whether mosaic is over
+    digest = ""  # of its pictures, once it was asked for
     pending: Callable[[], None] | None = None  # runs before the first batch, when everything else stands
 
     def __iter__(self) -> Iterator[Any]:
@@ -89,9 +92,13 @@ def loader_state(loader: ResumableLoader) -> dict[str, Any] | None:
     }
 
 
-def pictures(loader: Any) -> int:
-    """All that a loader draws from."""
-    return sum(len(part) for part in _parts(loader))
+def pictures(loader: ResumableLoader) -> str:
+    """Tells what a loader draws from, in its order: a digest of names and sizes, wherever the pictures lie."""
+    if not loader.digest:
+        files = [Path(file) for part in _parts(loader) for file in part.im_files]
+        rows = [f"{file.name} {file.stat().st_size if file.exists() else 0}" for file in files]
+        loader.digest = sha256("\n".join(rows).encode()).hexdigest()
+    return loader.digest
 
 
 def set_loader(loader: ResumableLoader, state: dict[str, Any]) -> None:

@@ -77,6 +77,19 @@ def test_what_would_change_the_training_is_refused_forced_or_not_looked_at(
     assert blind.lines == []
 
 
+def test_what_training_does_not_list_stops_none_and_what_it_lists_is_looked_at(data: Path) -> None:
+    """macOS leaves ._x.png on foreign disks; a flight may lie on another disk and be linked to."""
+    (data.parent / "images/train/._000.png").write_bytes(b"\0\5\x16\7")
+    told = Told(data)
+    check_data(told)
+    assert "nothing wrong" in told.lines[0] and "train: 8 images" in told.lines[0]
+    (data.parent / "flight").mkdir()
+    (data.parent / "flight/1.png").write_bytes((data.parent / "images/train/000.png").read_bytes()[:-30])
+    (data.parent / "images/train/flight").symlink_to(data.parent / "flight")
+    with pytest.raises(GateError, match=r"1 findings would silently change this training \(image_damaged\)"):
+        check_data(Told(data))
+
+
 def test_a_leak_is_said_and_not_refused(data: Path) -> None:
     shutil.copy(data.parent / "images/train/000.png", data.parent / "images/val/again.png")
     told = Told(data)

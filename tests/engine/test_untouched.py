@@ -14,7 +14,9 @@ import pytest
 from ultralytics.data import utils as scan
 from ultralytics.data.base import BaseDataset
 
+from yolo_kd import DistillationTrainer
 from yolo_kd.cli import main
+from yolo_kd.engine.samples import sample_pictures
 from yolo_kd.engine.untouched import untouched_pictures
 from yolo_kd.errors import MisuseError
 
@@ -70,6 +72,23 @@ def test_a_training_is_of_the_pictures_and_not_of_arrays_beside_them(train, arra
     for index, file in enumerate(dataset.im_files):
         assert np.array_equal(dataset.load_image(index)[0], cv2.imread(file)), file
     assert state(arrays) == before, "also once the training is over"
+
+
+def test_what_gains_and_fits_are_measured_on_are_the_pictures_too(train, arrays: Path) -> None:
+    looked: list[bool] = []
+
+    class Sampling(DistillationTrainer):
+        def _setup_train(self) -> None:
+            super()._setup_train()
+            dataset = sample_pictures(self, labelled=True)
+            looked.extend(
+                np.array_equal(dataset.load_image(index)[0], cv2.imread(file))
+                for index, file in enumerate(dataset.im_files)
+            )
+
+    before = state(arrays)
+    train(Sampling, distill="none", data=str(arrays), check_data=False)
+    assert looked == [True] * 7 and state(arrays) == before
 
 
 def test_an_array_beside_a_picture_is_no_cache_of_it(train, arrays: Path) -> None:

@@ -293,6 +293,17 @@ class TestLonger:
         assert again.epoch == 2
         assert all(torch.equal(start[k], v) for k, v in first.ema.ema.state_dict().items())
 
+    def test_patience_counts_anew(self, train, lines):
+        class Flat(DistillationTrainer):
+            def validate(self):
+                self.best_fitness = 0.5
+                return dict(self.metrics), 0.5
+
+        first = train(Flat, epochs=9, patience=2, val=True, **PLAIN)
+        assert first.epoch == 2, "the first was the best, and two did not improve on it"
+        again = train(Flat, model=str(first.last), resume=str(first.last), epochs=10)
+        assert again.epoch == 4 and any(line.endswith("; patience= counts anew") for line in lines)
+
 
 class TestTeacher:
     def test_that_was_moved_or_changed(self, train, make_checkpoint, tmp_path, lines):

@@ -76,6 +76,7 @@ class ResumableTrainer(ultra.DetectionTrainer):
     distillation: Any
     quantization: Any
     criterion: Any
+    stopper: Any
     model: Any
     optimizer: Any
     epochs: int
@@ -125,7 +126,7 @@ class ResumableTrainer(ultra.DetectionTrainer):
             )
         self.log(
             f"epochs {self.epochs} -> {epochs}: the schedule changes; learning rate, close_mosaic and distillation go on as in "
-            f"a run of {epochs} epochs, which is not what such a run would have given from its start"
+            f"a run of {epochs} epochs, which is not what such a run would have given from its start; patience= counts anew"
         )
         self.epochs = self.args.epochs = epochs
         self.longer = True
@@ -198,6 +199,8 @@ class ResumableTrainer(ultra.DetectionTrainer):
         if self.held:
             with self.room("args.yaml"):
                 write_yaml(self.save_dir / "args.yaml", {**self.held, "epochs": self.epochs})
+        if self.longer:
+            self.stopper.best_epoch = self.start_epoch  # else a run that patience ended would end after one more epoch
         state = self.resumed
         if state is None:
             return

@@ -8,13 +8,14 @@ import shutil
 from collections.abc import Iterator
 from logging import Handler
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from ultralytics.nn.tasks import RTDETRDetectionModel
 from yolo_kd.data import scenes
 
-from yolo_kd import __version__
+from yolo_kd import __version__, api
 from yolo_kd.api import readable_errors
 from yolo_kd.cli import main
 from yolo_kd.engine.ultra import LOGGER
@@ -53,8 +54,9 @@ def test_help_and_version(capsys):
     assert main(["version"]) == 0 and capsys.readouterr().out.strip() == f"yolo-kd {__version__}"
     assert main(["train", "--help"]) == 0
     text = capsys.readouterr().out
-    for word in ("teacher=", "student=", "teacher_engine=auto", "csgr_lqe", "csgr.tau=.2"):
+    for word in ("teacher=", "student=yolov8n.yaml", "data=", "teacher_engine=auto", "csgr_lqe", "csgr.tau=.2"):
         assert word in text
+    assert f"classes: {', '.join(scenes.CLASSES)}" in " ".join(text.split()) and "imgsz=320" in text
     assert "until=" in text and "0..1" not in text, "0 is refused"
     assert main(["demo", "--help"]) == 0
     told = capsys.readouterr().out.splitlines()[3:]
@@ -268,6 +270,19 @@ def test_main_job_then_val_and_predict(logged, monkeypatch, tmp_path, pictures, 
     words = [f"model={best}", f"source={source}", "imgsz=64", f"project={tmp_path}", "name=unseen", "save=false"]
     assert main(["predict", *words]) == 0
     assert not list(tmp_path.glob("unseen/*"))
+
+
+@pytest.mark.parametrize(("keys", "size"), [({}, 320), ({"imgsz": 64}, 64), ({"data": "mine.yaml"}, None)])
+def test_scenes_are_trained_at_the_size_they_are_rendered_at(logged, monkeypatch, keys, size):
+    seen: list[dict] = []
+    monkeypatch.setattr(scenes, "write_dataset", lambda root, size, **_: root / f"{size}.yaml")
+    monkeypatch.setattr(api, "_check_before_folder", lambda *_: SimpleNamespace(trust=False))
+    monkeypatch.setattr(api.ultra, "YOLO", lambda *_, **__: SimpleNamespace(train=lambda **keys: seen.append(keys)))
+    api.distill(distill="none", **keys)
+    assert seen[0].get("imgsz") == size, "Ultralytics' own default is 640"
+    if "data" not in keys:
+        assert Path(seen[0]["data"]).name == "320.yaml"
+    assert ("yolo-kd: imgsz=320, the size of the scenes" in logged) is (size == 320)
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ def distill(
     Args:
         teacher: Detection checkpoint; may be left out with distill="none" or with resume.
         student: A .yaml (from scratch) or .pt (pretrained); yolov8n.yaml if None.
-        data: Data set YAML; the embedded traffic scenes if None.
+        data: Data set YAML; the embedded traffic scenes if None, then at imgsz=320 unless that is given.
         **keys: Every Ultralytics train key and ours (cfg/default.yaml); dotted ones as `**{"csgr.tau": 0.2}`.
 
     Returns:
@@ -81,6 +81,9 @@ def distill(
         settings = _check_before_folder(keys, student := str(student or DEFAULT_STUDENT), data)
         trust = settings.trust
         keys["data"] = str(data) if data is not None else _scenes()
+        if data is None and "imgsz" not in keys:
+            ultra.LOGGER.info(f"yolo-kd: imgsz={SCENES_SIZE}, the size of the scenes")
+            keys["imgsz"] = SCENES_SIZE
     with readable_errors(keys), ultra.restricted_loading(trust):
         return ultra.YOLO(student, task="detect").train(trainer=DistillationTrainer, **keys)
 

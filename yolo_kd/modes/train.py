@@ -5,8 +5,9 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import Any
 
-from yolo_kd.api import distill
+from yolo_kd.api import DEFAULT_STUDENT, SCENES_SIZE, distill
 from yolo_kd.cfg.settings import recipe_names
+from yolo_kd.data import scenes
 
 
 def main(settings: dict[str, Any]) -> int:
@@ -28,7 +29,9 @@ def help_text() -> str:
         [
             "usage: yolo-kd train teacher=<.pt> student=<.yaml or .pt> data=<.yaml> [key=value ...]",
             "",
-            "  student=                     (str) model that learns: .yaml from scratch, .pt pretrained; same as model=",
+            f"  {'student=' + DEFAULT_STUDENT:<28} (str) model that learns: .yaml from scratch, .pt pretrained; same as model=",
+            f"  {'data=':<28} (str, optional) data set YAML; without it, rendered traffic scenes at imgsz={SCENES_SIZE}, for "
+            f"distill=none or a teacher of their classes: {', '.join(scenes.CLASSES)}",
             *lines,
             "",
             f"recipes (distill=): {', '.join(recipe_names())}, none, or the path of a YAML of that form",

@@ -57,7 +57,7 @@ def read_description(source: str | Path) -> Description:
     if not isinstance(raw, dict):
         raise MisuseError(f"data={source}: expected 'key: value' lines, e.g. 'train: images/train'")
     root = _root(path, raw.get("path"))
-    parts = {}
+    parts: dict[str, tuple[Path, ...]] = {}
     for part in PARTS:
         entries = raw.get(part) or (raw.get("validation") if part == "val" else None) or []
         if isinstance(entries, list):

@@ -15,7 +15,7 @@ import torch
 from ultralytics.nn.tasks import RTDETRDetectionModel
 from yolo_kd.data import scenes
 
-from yolo_kd import __version__, api
+from yolo_kd import __version__, api, distillers
 from yolo_kd.api import readable_errors
 from yolo_kd.cli import main
 from yolo_kd.engine.ultra import LOGGER
@@ -58,6 +58,11 @@ def test_help_and_version(capsys):
         assert word in text
     assert f"classes: {', '.join(scenes.CLASSES)}" in " ".join(text.split()) and "imgsz=320" in text
     assert "until=" in text and "0..1" not in text, "0 is refused"
+    methods = " ".join(text.partition("arguments of the methods")[2].split())
+    for method in distillers.DISTILLERS:
+        words = [f"{k}={v}" for k, v in distillers.arguments(method).items()]
+        assert f" {method} {' '.join(words)}" in methods, "gains are told of apart"
+    assert "form=paper" in text and all(len(line) < 200 for line in text.splitlines())
     assert main(["demo", "--help"]) == 0
     told = capsys.readouterr().out.splitlines()[3:]
     assert len(told) == len(demo.DEFAULTS) and all(len(line.split(maxsplit=1)[1]) > 10 for line in told)

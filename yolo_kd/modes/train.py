@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from importlib.resources import files
+from textwrap import fill
 from typing import Any
 
 from yolo_kd.api import DEFAULT_STUDENT, SCENES_SIZE, distill
 from yolo_kd.cfg.settings import recipe_names
 from yolo_kd.data import scenes
+from yolo_kd.distillers import DISTILLERS, arguments
 
 
 def main(settings: dict[str, Any]) -> int:
@@ -35,8 +37,16 @@ def help_text() -> str:
             *lines,
             "",
             f"recipes (distill=): {', '.join(recipe_names())}, none, or the path of a YAML of that form",
-            "any argument of a method: method.argument=value, e.g. csgr.tau=.2; any gain: method.term=1.5 or auto:0.5",
+            "any gain: method.term=1.5 or auto:0.5, e.g. csgr.gr=auto:0.5; none leaves the term out",
+            "",
+            "arguments of the methods with their defaults, e.g. csgr.tau=.2 or, for the reading of the paper, csgr.form=paper:",
+            *map(_arguments, DISTILLERS),
             "",
             "and every Ultralytics train key (epochs, imgsz, batch, device, ...): yolo cfg lists them with their defaults",
         ]
     )
+
+
+def _arguments(method: str) -> str:
+    words = " ".join(f"{name}={value}" for name, value in arguments(method).items())
+    return fill(words, 120, initial_indent=f"  {method:<7} ", subsequent_indent=" " * 10)

@@ -108,14 +108,23 @@ def test_mlflow_that_is_merely_installed_says_nothing(pictures: Path, tmp_path: 
     assert "MLflow" not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(("uri", "kept"), [("sqlite:////x/mlflow.db", 1), ("http://127.0.0.1:5000", 2)])
-def test_mlflow_stays_where_a_store_is_named(monkeypatch: pytest.MonkeyPatch, uri: str, kept: int) -> None:
+@pytest.mark.parametrize(
+    ("uri", "named", "kept"),
+    [
+        ("sqlite:////x/mlflow.db", False, 1),
+        ("sqlite:////x/mlflow.db", True, 2),  # which Ultralytics says that it cannot open
+        ("http://127.0.0.1:5000", True, 2),
+    ],
+)
+def test_mlflow_stays_where_a_store_is_named(monkeypatch: pytest.MonkeyPatch, uri: str, named: bool, kept: int) -> None:
     def theirs() -> None: ...
 
     def other() -> None: ...
 
     theirs.__module__ = "ultralytics.utils.callbacks.mlflow"
-    monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace(get_tracking_uri=lambda: uri))
+    monkeypatch.setitem(
+        sys.modules, "mlflow", SimpleNamespace(get_tracking_uri=lambda: uri, is_tracking_uri_set=lambda: named)
+    )
     monkeypatch.setattr(loggers, "find_spec", lambda name: None)
     callbacks = {"on_train_end": [theirs, other]}
     loggers.drop_mlflow_without_store(callbacks)

@@ -11,15 +11,15 @@ from typing import Any
 def drop_mlflow_without_store(callbacks: dict[str, list[Callable[..., Any]]]) -> None:
     """Leave MLflow out where nobody named a store and it cannot open its own: it would warn in every training.
 
-    mlflow-skinny has no SQLAlchemy, and so no local data base, which is MLflow's default. Where MLFLOW_TRACKING_URI names
-    another store, MLflow stays.
+    mlflow-skinny has no SQLAlchemy, and so no local data base, which is MLflow's default. Where a store is named
+    (MLFLOW_TRACKING_URI), MLflow stays, and says itself what it cannot open.
 
     Args:
         callbacks: A trainer's, by event; changed in place.
     """
     mlflow = sys.modules.get("mlflow")  # Ultralytics' callbacks import it, unless its settings turn it off
-    uri = getattr(mlflow, "get_tracking_uri", str)()
-    if not uri.startswith("sqlite") or find_spec("sqlalchemy") is not None:
+    uri, named = getattr(mlflow, "get_tracking_uri", str)(), getattr(mlflow, "is_tracking_uri_set", bool)()
+    if named or not uri.startswith("sqlite") or find_spec("sqlalchemy") is not None:
         return
     for functions in callbacks.values():
         functions[:] = [f for f in functions if f.__module__ != "ultralytics.utils.callbacks.mlflow"]

@@ -50,7 +50,8 @@ modes:
     + """
 
 examples:
-  yolo-kd train teacher=yolov8l.pt student=yolov8n.yaml data=visdrone.yaml epochs=100 imgsz=640
+  yolo-kd train distill=none student=yolov8l.pt data=visdrone.yaml epochs=100 name=teacher    (first the teacher learns)
+  yolo-kd train teacher=runs/detect/teacher/weights/best.pt student=yolov8n.yaml data=visdrone.yaml epochs=100 imgsz=640
   yolo-kd train teacher=best_l.pt student=yolov8n.pt distill=pkd pkd.pkd=auto:0.3
   yolo-kd train resume=runs/detect/train/weights/last.pt
   yolo-kd demo

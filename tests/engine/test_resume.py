@@ -367,6 +367,23 @@ def test_a_full_disk_leaves_the_older_pair_and_ends_with_a_line(
     assert ("every epoch is done; what is left is the final evaluation" in lines) == (method == "final_eval")
 
 
+def test_results_are_drawn_while_a_kill_can_still_be_made_up_for(train, monkeypatch):
+    drawn: list[Path] = []
+    monkeypatch.setattr("ultralytics.engine.trainer.plot_results", lambda file, on_plot: drawn.append(file))
+
+    class Killed(DistillationTrainer):
+        def _place(self, stripped):
+            drawn.append(self.last)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(Killed, plots=True, **PLAIN)
+    results, last = drawn
+    assert results.name == "results.csv" and last.name == "last.pt"
+    train(model=str(last), resume=True, plots=True)
+    assert drawn == [results, last, results] and resume.is_stripped(last, resume.state_of(last))
+
+
 def test_run_without_settings_is_not_ours(train):
     from ultralytics.models.yolo.detect import DetectionTrainer
 

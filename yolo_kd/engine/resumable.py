@@ -220,8 +220,6 @@ class ResumableTrainer(ultra.DetectionTrainer):
             self.epoch = self.start_epoch - 1
             self.final_eval()
             if ultra.RANK in {-1, 0}:
-                if self.args.plots:
-                    self.plot_metrics()
                 self.run_callbacks("on_train_end")
         if self.criterion is not None:
             self.criterion.end()
@@ -344,7 +342,7 @@ class ResumableTrainer(ultra.DetectionTrainer):
         super()._load_checkpoint_state(ckpt)
 
     def final_eval(self) -> None:
-        """As in Ultralytics, whose stripped files take their places at the very end: until then the run can be resumed.
+        """As in Ultralytics; stripped files take their places when all is drawn: until then the run can be resumed.
 
         Raises:
             YoloKDError: No room on the disk; the checkpoint is whole.
@@ -361,10 +359,19 @@ class ResumableTrainer(ultra.DetectionTrainer):
             with room_for("the final checkpoint", self.last, self.epoch + 1):
                 with ultra.renamed(ultra.training_loop, strip_optimizer=strip):
                     super().final_eval()
+                if self.args.plots and ultra.RANK in {-1, 0}:
+                    self.draw()
                 self._place([(part, path) for part, path in stripped if part.exists()])
         finally:
             for part, _ in stripped:
                 part.unlink(missing_ok=True)
+
+    def plot_metrics(self) -> None:
+        """Nothing: Ultralytics asks for it when the run is over, and what a kill prevents then is never drawn."""
+
+    def draw(self) -> None:
+        """What Ultralytics draws of a run."""
+        super().plot_metrics()
 
     def _place(self, stripped: list[tuple[Path, Path]]) -> None:
         state = load_sidecar(sidecar_path(self.last))

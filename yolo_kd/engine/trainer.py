@@ -281,9 +281,9 @@ class DistillationTrainer(ResumableTrainer):
             )
         super().final_eval()
 
-    def plot_metrics(self) -> None:
-        """As in Ultralytics, and what was distilled."""
-        super().plot_metrics()
+    def draw(self) -> None:
+        """What Ultralytics draws, and what was distilled."""
+        super().draw()
         draw_pictures(self)
 
     def label_loss_items(self, loss_items: dict | None = None, prefix: str = "train") -> Any:

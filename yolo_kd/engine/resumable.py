@@ -377,11 +377,11 @@ class ResumableTrainer(ultra.DetectionTrainer):
         state = load_sidecar(sidecar_path(self.last))
         for part, path in reversed(stripped):  # last.pt comes last, and its sidecar knows it before
             flush(part)
-            if path == self.last and state is not None:
-                save_sidecar(sidecar_path(path), {**state, "stripped": sha256(part)})
+            if path == self.last:
+                if state is not None:
+                    save_sidecar(sidecar_path(path), {**state, "stripped": sha256(part)})
+                forget_previous(self.wdir)
             part.replace(path)
-        if stripped:
-            forget_previous(self.wdir)
 
     def _forget_lost_epochs(self) -> None:
         if ultra.RANK in {-1, 0}:

@@ -327,7 +327,7 @@ def test_demo_compares_three_models(capsys, monkeypatch, tmp_path):
     rows = json.loads((tmp_path / "demo" / "demo.json").read_text())
     assert [r["model"] for r in rows] == ["teacher", "plain student", "distilled student"]
     assert all(r["parameters"] > 3e6 and r["GFLOPs"] > 0 and 0 <= r["mAP50-95"] <= r["mAP50"] <= 1 for r in rows)
-    assert (tmp_path / "demo" / "demo.jpg").exists() and (tmp_path / "demo" / "traffic.mp4").exists()
+    assert (tmp_path / "demo" / "demo.jpg").exists() and (tmp_path / "demo" / "traffic-0.mp4").exists()
     int8 = json.loads((tmp_path / "demo" / "int8.json").read_text())
     assert [row["net"] for row in int8["rows"]] == ["float", "INT8"] and isinstance(int8["verdict"]["passed"], bool)
     assert main(["demo", "imags=3"]) == 2 and "did you mean 'images'" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The last part of `yolo-kd demo`: the student in INT8, judged, and beside its float parent on the video."""
+"""`yolo-kd demo`: the time it says is left, its video, and its last part, the student in INT8 beside its float parent."""
 
 from __future__ import annotations
 
@@ -30,8 +30,50 @@ def write_video(path: Path, images: list[Path], size_wh: tuple[int, int] = (64, 
 def out(tmp_path: Path) -> Path:
     """A run folder with scenes and a video of the pictures that `learnt` knows."""
     data = write_pictures(tmp_path / "scenes")
-    write_video(tmp_path / "traffic.mp4", list(read_split(data, "train").images))
+    write_video(tmp_path / "traffic-0.mp4", list(read_split(data, "train").images))
     return tmp_path
+
+
+def test_the_time_left_is_told_from_the_first_part_on(monkeypatch, caplog) -> None:
+    caplog.set_level("INFO")
+    clock = [0.0]
+    monkeypatch.setattr(demo.time, "monotonic", lambda: clock[0])
+    progress = demo.Progress(demo.expected_minutes(demo.DEFAULTS))
+    whole = sum(progress.minutes.values())
+    progress.begin("render scenes")
+    assert f"(0.0 min so far, about {whole:.0f} min left on two cores with bf16)" in caplog.text
+    progress.end("render scenes")  # at once: they were there already
+    progress.begin("teacher")
+    rest = whole - progress.minutes["render scenes"]
+    assert f"part 2 of 6: teacher (0.0 min so far, about {rest:.0f} min left on two cores with bf16)" in caplog.text
+    progress.end("teacher")
+    rest -= progress.minutes["teacher"]
+    clock[0] = 60 * 3 * (whole - rest)  # a third of the speed
+    progress.begin("plain student")
+    assert f"so far, about {3 * rest:.0f} min left)" in caplog.text
+
+
+def test_fewer_pictures_and_epochs_take_less() -> None:
+    usual = demo.expected_minutes(demo.DEFAULTS)
+    less = demo.expected_minutes({**demo.DEFAULTS, "images": 240, "imgsz": 128, "teacher_epochs": 9})
+    assert less["render scenes"] == pytest.approx(usual["render scenes"] / 8)
+    assert less["teacher"] == pytest.approx(usual["teacher"] / 16)
+    assert less["distilled student"] == pytest.approx(usual["distilled student"] / 8)
+    assert less["INT8"] == usual["INT8"] and list(less) == list(usual)
+
+
+def test_another_seed_is_another_video(tmp_path: Path, monkeypatch) -> None:
+    made: list[tuple[str, int]] = []
+
+    def render(path: Path, frames: int, seed: int) -> None:
+        path.write_bytes(b"")
+        made.append((path.name, seed))
+
+    monkeypatch.setattr(demo.scenes, "render_video", render)
+    monkeypatch.setattr(demo.scenes, "write_dataset", lambda root, **_: root / "data.yaml")
+    for seed in (0, 1, 0):
+        demo._render(tmp_path, {"images": 2, "imgsz": 64, "seed": seed})
+    assert made == [("traffic-0.mp4", 0), ("traffic-1.mp4", 1)]
 
 
 def test_float_and_int8_stand_side_by_side(out: Path, learnt: Path, monkeypatch, caplog) -> None:
@@ -65,7 +107,7 @@ def test_float_and_int8_stand_side_by_side(out: Path, learnt: Path, monkeypatch,
     assert exact["MB"] > 1.5 * rounded["MB"] > 1
     assert [row["p50 ms"] for row in found["rows"]] == [pytest.approx(np.median(times)) for times in timed[0]]
     with open_detector(judged, allow_rejected=True, cache=False) as detector:
-        assert rounded["boxes on the video"] == sum(len(detector(f)) for f in demo._frames(out / "traffic.mp4")) > 0
+        assert rounded["boxes on the video"] == sum(len(detector(f)) for f in demo._frames(out / "traffic-0.mp4")) > 0
     speed = exact["p50 ms"] / rounded["p50 ms"]
     assert f"INT8 at {speed:.2f} x the speed of float in {exact['runs in']}" in caplog.text
     assert ("runs it on a device" in caplog.text) is judged.verdict.passed

@@ -11,6 +11,7 @@ import contextlib
 import json
 import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -64,42 +65,51 @@ class Progress:
     """Says which part runs, and how long the rest may take.
 
     Args:
-        shares: Expected share of the whole per part, measured on two cores with bf16.
+        minutes: Expected of each part, on two cores with bf16.
     """
 
-    shares: dict[str, float]
+    minutes: dict[str, float]
 
     def __post_init__(self) -> None:
         self.start, self.done = time.monotonic(), 0.0
 
     def begin(self, part: str) -> None:
         """Announce a part."""
-        spent = time.monotonic() - self.start
-        left = f", about {spent / self.done * (1 - self.done) / 60:.0f} min left" if self.done > 0.1 else ""
-        number = list(self.shares).index(part) + 1
+        spent, whole = (time.monotonic() - self.start) / 60, sum(self.minutes.values())
+        left = whole - self.done
+        if self.done > 0.1 * whole:
+            told = f"about {left * spent / self.done:.0f} min left"
+        else:  # rendering alone, which may have been done before, says little about this machine
+            told = f"about {left:.0f} min left on two cores with bf16"
+        number = list(self.minutes).index(part) + 1
         ultra.LOGGER.info(
-            f"\nyolo-kd demo: part {number} of {len(self.shares)}: {part} ({spent / 60:.1f} min so far{left})"
+            f"\nyolo-kd demo: part {number} of {len(self.minutes)}: {part} ({spent:.1f} min so far, {told})"
         )
 
     def end(self, part: str) -> None:
         """Note that a part is done."""
-        self.done += self.shares[part]
+        self.done += self.minutes[part]
+
+
+def expected_minutes(keys: Mapping[str, Any]) -> dict[str, float]:
+    """What each part takes on two cores with bf16: measured with the default keys, scaled by the pixels and epochs."""
+    pixels = keys["images"] / DEFAULTS["images"] * (keys["imgsz"] / DEFAULTS["imgsz"]) ** 2
+    teacher, student = (pixels * keys[key] / DEFAULTS[key] for key in ("teacher_epochs", "epochs"))
+    return {
+        "render scenes": 0.5 * pixels,
+        "teacher": 4.7 * teacher,
+        "plain student": 1.6 * student,
+        "distilled student": 2.0 * student,
+        "table": 0.2,
+        "INT8": 1.0,
+    }
 
 
 def main(settings: dict[str, Any]) -> int:
     """Run the demo; returns the exit code."""
     keys = settled(settings, DEFAULTS, "demo")
     out = Path(str(keys["out"])).resolve()
-    progress = Progress(
-        {
-            "render scenes": 0.05,
-            "teacher": 0.47,
-            "plain student": 0.16,
-            "distilled student": 0.2,
-            "table": 0.02,
-            "INT8": 0.1,
-        }
-    )
+    progress = Progress(expected_minutes(keys))
 
     progress.begin("render scenes")
     data = _render(out, keys)
@@ -128,7 +138,7 @@ def main(settings: dict[str, Any]) -> int:
 
     progress.begin("table")
     picture = _picture(out, data, rows, keys["imgsz"])
-    (out / "demo.json").write_text(json.dumps(rows, indent=2) + "\n")
+    write_text(out / "demo.json", json.dumps(rows, indent=2) + "\n")
     ultra.LOGGER.info("\n" + _table(rows))
     ultra.LOGGER.info(
         f"one seed, one small budget: an illustration, not evidence (that is docs/results.md)\npicture: {picture}"
@@ -150,7 +160,7 @@ def _deploy(out: Path, data: Path, best: Path, keys: dict[str, Any]) -> None:
         }
     )  # fmt: skip
     nets = [folder / f"{best.stem}_{kind}openvino_model" for kind in ("", "int8_")]
-    frames = _frames(out / "traffic.mp4")
+    frames = _frames(_video(out, keys))
     judged = read_artifact(nets[1])
     aps = (judged.facts["metrics"].get("ap") or (None, None))[::-1]  # of the artifact, of its parent
     with contextlib.ExitStack() as stack:
@@ -194,11 +204,15 @@ def _render(out: Path, keys: dict[str, Any]) -> Path:
         progress=lambda done, total: bar.update(done - bar.n),
     )
     bar.close()
-    video = out / "traffic.mp4"
+    video = _video(out, keys)
     if not video.exists():
         scenes.render_video(video, frames=75, seed=keys["seed"])
     ultra.LOGGER.info(f"data set: {data}\nvideo with labels per frame: {video}")
     return data
+
+
+def _video(out: Path, keys: Mapping[str, Any]) -> Path:
+    return out / f"traffic-{keys['seed']}.mp4"
 
 
 def _frames(video: Path) -> list[Any]:

@@ -290,6 +290,13 @@ def test_scenes_are_trained_at_the_size_they_are_rendered_at(logged, monkeypatch
     assert ("yolo-kd: imgsz=320, the size of the scenes" in logged) is (size == 320)
 
 
+@pytest.mark.parametrize("data", [["a.yaml", "b.yaml"], ("a.yaml",), 5, True])
+def test_data_is_one_data_set(data):
+    """Ultralytics trains on each of a list in turn, and only logs what fails: a refused teacher would be passed over."""
+    with pytest.raises(MisuseError, match=r"^data=.*: expected one data set YAML; .*once for each"):
+        api.distill(distill="none", data=data)
+
+
 @pytest.mark.slow
 def test_training_without_data_uses_the_scenes_and_says_so(logged, monkeypatch, tmp_path):
     monkeypatch.setenv("YOLO_KD_HOME", str(tmp_path / "home"))

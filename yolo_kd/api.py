@@ -62,6 +62,8 @@ def distill(
     if teacher is not None:
         keys["teacher"] = str(teacher)
     if data is not None:
+        if not isinstance(data, str | Path):
+            raise MisuseError(f"data={data}: expected one data set YAML; for several call it once for each")
         data = find_description(str(data)) or data  # the name of a descriptor that comes along
     resume = keys.get("resume")
     if resume:

@@ -33,11 +33,6 @@ def has_bf16() -> bool:
     return bool(BF16_FLAGS & cpu_flags())
 
 
-def has_amx() -> bool:
-    """Whether the CPU has AMX tiles with bf16."""
-    return "amx_bf16" in cpu_flags()
-
-
 @lru_cache(maxsize=1)
 def model_name() -> str:
     """What the CPU calls itself, or the architecture."""

@@ -77,6 +77,7 @@ class ResumableTrainer(ultra.DetectionTrainer):
     quantization: Any
     criterion: Any
     stopper: Any
+    loss: Any
     model: Any
     optimizer: Any
     epochs: int

@@ -120,6 +120,11 @@ class TestPlace:
         distill(resume=last, data=data)
         assert "going on with epoch 1 of 1, batch 2 of 2" in lines
 
+    def test_the_memory_format_stays_as_it_was_asked_for(self, train):
+        last = stop(train, 1, epochs=2, channels_last=False, **PLAIN)
+        trainer = train(model=str(last), resume=True)
+        assert trainer.epoch == 1 and not trainer.cpu_channels_last
+
     def test_a_run_folder_that_was_moved(self, train, tmp_path):
         last = stop(train, 1, epochs=2, **PLAIN)
         moved = shutil.move(last.parents[1], tmp_path / "elsewhere")

@@ -110,7 +110,7 @@ class DistillationTrainer(ResumableTrainer):
             if not has_bf16():
                 self.log("WARNING amp=bf16 on a CPU without bf16 instructions: emulated, slower than float32")
             self.args.amp = True  # Ultralytics' autocast raises for "bf16" on a CPU, and takes bf16 there for True
-        self.args.channels_last = None
+        self.args.channels_last = None if self.cpu_channels_last else False  # which a resumed run goes by
         torch.set_num_threads(self.kd.cpu_threads or cores())
         self.log(
             f"student in {'bf16' if self.cpu_bf16 else 'float32'}, "

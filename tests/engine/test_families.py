@@ -53,6 +53,7 @@ def test_fused_teacher_equals_the_model(make_checkpoint, family):
     for name in wanted.branches:
         assert torch.allclose(found.branches[name].scores, wanted.branches[name].scores, atol=2e-2)
     assert [t.shape[1] for t in found.towers] == list(teacher.spec.towers)
+    assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in teacher.net.modules())
 
 
 def test_levels_are_matched_by_stride(make_checkpoint):

@@ -12,24 +12,25 @@ from yolo_kd.errors import MisuseError, YoloKDError
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def write_text(path: Path, text: str, key: str = "out") -> None:
+def write_text(path: Path, text: str, key: str = "out", *, shared: bool = False) -> None:
     """Write or replace a text file, see `write_bytes`."""
-    write_bytes(path, text.encode("utf-8"), key)
+    write_bytes(path, text.encode("utf-8"), key, shared=shared)
 
 
-def write_bytes(path: Path, data: bytes, key: str = "out") -> None:
+def write_bytes(path: Path, data: bytes, key: str = "out", *, shared: bool = False) -> None:
     """Write or replace a file; its folder is made if it is missing.
 
     Args:
         path: The file.
         data: All of it.
         key: The user's key that named it, for messages.
+        shared: Whether other processes may write it meanwhile, as in a cache; the last one wins.
 
     Raises:
         MisuseError: The place cannot be written.
         YoloKDError: The disk is full.
     """
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part" if shared else f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:

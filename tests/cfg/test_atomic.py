@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 
 import pytest
 from yolo_kd.cfg import atomic
@@ -32,6 +34,21 @@ def test_a_full_disk_leaves_the_old_file_and_is_no_misuse(tmp_path, monkeypatch)
         atomic.write_text(target, "second")
     assert not isinstance(caught.value, MisuseError)
     assert target.read_text() == "first" and [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_two_processes_write_one_file_and_neither_fails(tmp_path, monkeypatch):
+    """Two trainings under one teacher fill the same cache."""
+    target, fsync = tmp_path / "fit.pt", atomic.os.fsync
+
+    def meanwhile(handle: int) -> None:
+        words = "import sys, pathlib, yolo_kd.cfg.atomic as a; a.write_text(pathlib.Path(sys.argv[1]), 'b', shared=1)"
+        subprocess.run([sys.executable, "-c", words, str(target)], check=True)
+        assert target.read_text() == "b"
+        fsync(handle)
+
+    monkeypatch.setattr(atomic.os, "fsync", meanwhile)
+    atomic.write_text(target, "first", shared=True)
+    assert target.read_text() == "first" and list(tmp_path.iterdir()) == [target]
 
 
 def test_a_place_that_cannot_be_written_names_the_key(tmp_path):

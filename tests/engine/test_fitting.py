@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from tests.full_disk import files_end_at
 from yolo_kd import DistillationTrainer
 from yolo_kd.distillers.lqe import LQE
+from yolo_kd.engine import fitting
 from yolo_kd.engine.samples import SAMPLE_SEED
 
 
@@ -59,3 +62,17 @@ def test_other_labels_need_a_fit_of_their_own_wherever_they_changed(train, make_
     labels.write_text("".join(labels.read_text().splitlines(True)[:-1]))
     train(**keys)
     assert len(fits) == 2
+
+
+@pytest.mark.parametrize("trouble", ["full disk", "no folder"])
+def test_a_fit_that_cannot_be_kept_is_a_line(tmp_path, trouble):
+    lines: list[str] = []
+    method = SimpleNamespace(name="lqe", distiller=SimpleNamespace(fit_state=lambda: {"weight": torch.zeros(1000)}))
+    folder = tmp_path / "fits"
+    if trouble == "no folder":
+        folder.write_text("a file in its place")
+    with files_end_at(1000):
+        fitting._store(folder / "x.pt", method, {"loss": 1.0}, SimpleNamespace(log=lines.append))
+    assert len(lines) == 1 and lines[0].startswith("lqe: ") and lines[0].endswith("; it is fitted again next time")
+    assert f"YOLO_KD_HOME={folder / 'x.pt'}: " in lines[0]
+    assert not list(tmp_path.rglob("*x.pt*"))

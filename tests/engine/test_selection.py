@@ -188,6 +188,13 @@ def test_measurements_are_reused_for_the_same_key(fake, teacher, tmp_path):
         assert not selection.choose(teacher, other, batches(), tmp_path, lines.append).reused
 
 
+def test_measurements_that_cannot_be_kept_are_a_line(fake, teacher, tmp_path):
+    (tmp_path / FOLDER).write_text("a file in its place")
+    lines: list[str] = []
+    assert selection.choose(teacher, settings(), batches(), tmp_path, lines.append).name
+    assert [line.endswith("; it is measured again next time") for line in lines].count(True) == 1
+
+
 def test_damaged_measurements_are_taken_again(fake, teacher, tmp_path):
     lines: list[str] = []
     selection.choose(teacher, settings(), batches(), tmp_path, lines.append)

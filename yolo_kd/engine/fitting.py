@@ -7,15 +7,16 @@ is kept in the cache folder under the hash of everything that it depends on.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from yolo_kd.cfg.home import cache_home
+from yolo_kd.cfg.atomic import write_bytes
+from yolo_kd.cfg.home import HOME, cache_home
 from yolo_kd.distillers.base import HeadOutput, Targets
 from yolo_kd.engine import ultra
 from yolo_kd.engine.ir_cache import key_digest
@@ -23,6 +24,7 @@ from yolo_kd.engine.openvino_engine import images_digest
 from yolo_kd.engine.samples import sample_batches, sample_pictures
 from yolo_kd.engine.teacher import Teacher
 from yolo_kd.engine.terms import Method
+from yolo_kd.errors import YoloKDError
 
 MIN_CORRELATION = 0.1  # of predicted quality and IoU, below which a quality predictor says nothing
 FIT_BATCHES = 16  # batches of teacher outputs that a distiller is fitted on
@@ -105,12 +107,9 @@ def _stored(path: Path, method: Method, trainer: Any) -> dict[str, float] | None
 def _store(path: Path, method: Method, found: dict[str, float], trainer: Any) -> None:
     if ultra.RANK not in {-1, 0}:
         return
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    content = BytesIO()  # torch itself raises no OSError where a disk is full
+    torch.save({"state": method.distiller.fit_state(), "found": found}, content)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"state": method.distiller.fit_state(), "found": found}, part)
-        part.replace(path)
-    except OSError as error:
-        trainer.log(
-            f"{method.name}: could not keep the fit in {path.parent} ({error.strerror}); it is made again next time"
-        )
+        write_bytes(path, content.getvalue(), HOME, shared=True)
+    except YoloKDError as error:
+        trainer.log(f"{method.name}: {error}; it is fitted again next time")

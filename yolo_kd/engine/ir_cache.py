@@ -15,7 +15,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from yolo_kd.cfg.atomic import write_text
+from yolo_kd.cfg.home import HOME
 from yolo_kd.deploy.artifact import sha256
+from yolo_kd.errors import YoloKDError
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -84,20 +87,13 @@ class IRCache:
             self._path(stem, ".json").unlink(missing_ok=True)  # while the files change, there is no entry
             ov.save_model(model, self._path(temporary, ".xml"), compress_to_fp16=False)
             hashes = {suffix: sha256(self._path(temporary, suffix)) for suffix in (".bin", ".xml")}
-            write_json(self._path(temporary, ".json"), {"key": dict(key), "sha256": hashes})
-            for suffix in (".bin", ".xml", ".json"):
+            for suffix in hashes:
                 self._path(temporary, suffix).replace(self._path(stem, suffix))
-        except (OSError, RuntimeError) as error:
+            manifest = json.dumps({"key": dict(key), "sha256": hashes}, indent=1)
+            write_text(self._path(stem, ".json"), manifest, HOME, shared=True)
+        except (OSError, RuntimeError, YoloKDError) as error:
             self.log(f"teacher engine cache: could not write to {self.folder} ({' '.join(str(error).split())[:120]})")
         finally:
             with contextlib.suppress(OSError):  # where nothing could be written, nothing is left
-                for suffix in (".bin", ".xml", ".json"):
+                for suffix in (".bin", ".xml"):
                     self._path(temporary, suffix).unlink(missing_ok=True)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write to a temporary file beside it, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=1))
-    temporary.replace(path)

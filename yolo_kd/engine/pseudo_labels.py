@@ -86,7 +86,7 @@ def _found(trainer: Any, images: Sequence[Path], settings: Mapping[str, Any]) ->
             boxes = _detect(trainer, teacher, shared, images, settings)
             found = _counted(boxes, kd.pseudo_labels, teacher, trainer.data["names"])
             if ultra.RANK in {-1, 0}:
-                write_text(path, json.dumps(found) + "\n", "pseudo_labels")
+                write_text(path, json.dumps(found) + "\n", "pseudo_labels", shared=True)
     return found
 
 

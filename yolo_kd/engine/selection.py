@@ -20,12 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from yolo_kd.cfg.atomic import write_text
+from yolo_kd.cfg.home import HOME
 from yolo_kd.cfg.settings import DistillSettings
 from yolo_kd.deploy import machine
 from yolo_kd.distillers.base import HeadOutput
 from yolo_kd.engine.agreement import Agreement, compare
 from yolo_kd.engine.engine_rows import Limits, Row, decide, least_off, objection, table
-from yolo_kd.engine.ir_cache import FOLDER, key_digest, write_json
+from yolo_kd.engine.ir_cache import FOLDER, key_digest
 from yolo_kd.engine.openvino_engine import Builder, images_digest
 from yolo_kd.engine.openvino_graph import require_packages
 from yolo_kd.engine.teacher import Engine, Teacher, TorchEngine, half_precision
@@ -260,9 +262,9 @@ def _key(teacher: Teacher, settings: DistillSettings, batches: Sequence[Tensor])
 
 def _remember(path: Path, key: Mapping[str, Any], rows: Sequence[Row], log: Callable[[str], None]) -> None:
     try:
-        write_json(path, {"key": key, "rows": [asdict(row) for row in rows]})
-    except OSError as error:
-        log(f"teacher engine: could not write {path} ({error.strerror}); it is measured again next time")
+        write_text(path, json.dumps({"key": key, "rows": [asdict(row) for row in rows]}, indent=1), HOME, shared=True)
+    except YoloKDError as error:
+        log(f"teacher engine: {error}; it is measured again next time")
 
 
 def _earlier(path: Path, key: Mapping[str, Any], log: Callable[[str], None]) -> list[Row] | None:

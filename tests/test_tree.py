@@ -129,6 +129,15 @@ def test_the_constraints_pin_every_requirement_to_a_version_it_allows() -> None:
         assert requirement.specifier.contains(pins[requirement.name.lower()]), text
 
 
+def test_one_opencv_is_asked_for_and_installed() -> None:
+    """All of its distributions write the same folder, so that a second one overwrites half of the first."""
+    asked = {Requirement(text).name for text in metadata.requires("yolo-kd") or []}
+    assert {name for name in asked if name.startswith("opencv")} == {"opencv-python-headless"}
+    assert "ultralytics" not in asked, "it asks for opencv-python; ultralytics-opencv-headless is the same code"
+    found = metadata.packages_distributions()["cv2"]
+    assert set(found) == {"opencv-python-headless"}
+
+
 def test_a_device_can_judge_with_what_its_extra_installs() -> None:
     """The gate runs again on the target, and measures average precision there."""
     extras = {

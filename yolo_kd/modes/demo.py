@@ -93,7 +93,8 @@ class Progress:
 
 def expected_minutes(keys: Mapping[str, Any]) -> dict[str, float]:
     """What each part takes on two cores with bf16: measured with the default keys, scaled by the pixels and epochs."""
-    pixels = keys["images"] / DEFAULTS["images"] * (keys["imgsz"] / DEFAULTS["imgsz"]) ** 2
+    pictures = (keys["images"] + VAL_IMAGES) / (DEFAULTS["images"] + VAL_IMAGES)
+    pixels = pictures * (keys["imgsz"] / DEFAULTS["imgsz"]) ** 2
     teacher, student = (pixels * keys[key] / DEFAULTS[key] for key in ("teacher_epochs", "epochs"))
     return {
         "render scenes": 0.5 * pixels,

@@ -45,11 +45,12 @@ def test_an_artifact_names_what_it_was_made_from(float_export: Path, tmp_path: P
 
 def test_a_floor_says_what_it_is() -> None:
     rows = {
-        "Ultralytics float 640x640": {"p50 ms": 20.0},
-        "bare float 640x640": {"p50 ms": 15.0},
-        "ours x": {"p50 ms": 16.0},
+        "Ultralytics float 640x640": {"p50 ms": 20.0, "p99 ms": 50.0},
+        "bare float 640x640": {"p50 ms": 15.0, "p99 ms": 30.0},
+        "ours x": {"p50 ms": 16.0, "p99 ms": 80.0},
     }
-    (line,) = _floors(rows)
+    line, tail = _floors(rows)
+    assert tail.startswith("p99 over p50 of the bare inference, worst: 2.000")
     assert line.startswith(
         "floor of ours over Ultralytics, float, 640x640: 0.750; the bare inference alone takes this share"
     )

@@ -10,6 +10,7 @@ VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SEVERAL := OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 .PHONY: help
 help: ## list the targets
@@ -41,7 +42,7 @@ demo: $(STAMP) ## distil and quantize a small student on a rendered data set, no
 
 .PHONY: test
 test: $(STAMP) browser ## the whole test suite, on several cores (ARGS goes to pytest)
-	@OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -n logical --maxprocesses 4 --dist worksteal $(ARGS)
+	@$(SEVERAL) $(ARGS)
 
 # The reports are opened in a real browser; CHROMIUM=/path/to/one names another than the usual ones.
 .PHONY: browser
@@ -78,7 +79,7 @@ types: $(STAMP)
 # Without the tests that train models, which `make test` runs.
 .PHONY: fast
 fast: $(STAMP)
-	@"$(BIN)/python" -m pytest -m "not slow" --ignore=tests/engine $(ARGS)
+	@$(SEVERAL) -m "not slow" --ignore=tests/engine $(ARGS)
 
 .PHONY: format
 format: $(STAMP) ## sort imports, mend what ruff can mend, format

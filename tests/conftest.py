@@ -12,6 +12,15 @@ import numpy as np
 import pytest
 
 NAMES = ("car", "truck", "person")
+TRAINED = {"learnt", "float_export"}  # fixtures that take half a minute to make
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs a trained net is slow."""
+    for item in items:
+        if TRAINED & set(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
 
 
 def write_pictures(root: Path, names: tuple[str, ...] = NAMES, train: int = 8, val: int = 4, size: int = 64) -> Path:

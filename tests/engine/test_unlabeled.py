@@ -19,7 +19,6 @@ import yaml
 from yolo_kd import DistillationTrainer, distill
 from yolo_kd.cli import main
 from yolo_kd.engine import ultra
-from yolo_kd.engine.loader import pictures as drawn_from
 from yolo_kd.errors import GateError, MisuseError
 
 PKD = {"distill": "pkd", "force": True, "teacher_engine": "torch"}
@@ -244,7 +243,7 @@ class TestPool:
         named = f"{tmp_path / 'a.avi'},{bare}"
         trainer = train(teacher=teacher, unlabeled=named, unlabeled_frames=4, **PKD)
         assert [path.suffix for path in trainer.unlabeled.images] == [".png"] * 9
-        assert drawn_from(trainer.train_loader) == 8 + 9
+        assert [len(part) for part in trainer.train_loader.dataset.parts] == [8, 9]
         assert yaml.safe_load((trainer.save_dir / "kd.yaml").read_text())["unlabeled"] == [
             str(tmp_path / "a.avi"),
             str(bare),

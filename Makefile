@@ -10,7 +10,8 @@ VENV ?= .venv
 ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SEVERAL := OMP_NUM_THREADS=1 "$(BIN)/python" -m pytest -n logical --maxprocesses 4 --dist worksteal
+# The two thresholds keep freed memory in the process: half of the time in the kernel went to faulting it in again.
+SEVERAL := OMP_NUM_THREADS=1 MALLOC_TRIM_THRESHOLD_=1073741824 MALLOC_MMAP_THRESHOLD_=1073741824 "$(BIN)/python" -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 .PHONY: help
 help: ## list the targets

@@ -25,7 +25,7 @@ import numpy as np
 from yolo_kd.deploy import Detector, open_detector
 from yolo_kd.deploy.letterbox import Letterbox
 
-from benchmarks.inputs import origin
+from benchmarks.inputs import origin, private_copy
 from benchmarks.machine import machine, quiet
 from benchmarks.result import bar, command_line, write
 from yolo_kd.cli import parse
@@ -83,7 +83,9 @@ def _arms(keys: dict[str, Any], folder: Path) -> dict[str, tuple[Callable[[np.nd
     size, camera = int(keys["imgsz"]), _pair(keys["camera"])
     square = _export(keys, folder / "square", size)
     wide = _export(keys, folder / "wide", list(camera))
-    theirs8 = _export(keys, folder / "int8", size, int8=True, data=str(_copy(Path(str(keys["data"])), folder / "data")))
+    theirs8 = _export(
+        keys, folder / "int8", size, int8=True, data=str(private_copy(Path(str(keys["data"])), folder / "data"))
+    )
     arms: dict[str, tuple[Callable[[np.ndarray], Any], str]] = {}
     for name, path in (("float", square), ("INT8", theirs8)):
         model = YOLO(path, task="detect")
@@ -110,11 +112,6 @@ def _export(keys: dict[str, Any], folder: Path, imgsz: Any, **options: Any) -> P
     folder.mkdir(parents=True)
     copied = shutil.copy(str(keys["weights"]), folder / "best.pt")
     return Path(YOLO(copied).export(format="openvino", imgsz=imgsz, verbose=False, **options))
-
-
-def _copy(data: Path, target: Path) -> Path:
-    shutil.copytree(data.parent, target)
-    return target / data.name
 
 
 def _predict(model: Any, size: int) -> Callable[[Any], Any]:

@@ -1,7 +1,8 @@
-"""How the inputs of a benchmark were made, in one sentence each, because a path in a command line does not say it."""
+"""The inputs of a benchmark: how each was made, which a path in a command line does not say, and copies to work on."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +52,13 @@ def _artifact(path: Path) -> str:
         f"{found.format} in INT8, {size}, as yolo-kd quantize leaves it, from {made_from}; recipe {recipe}; calibrated on "
         f"{calibration.get('images')} pictures, list sha256 {str(calibration.get('hash'))[:SHORT]}"
     )
+
+
+def private_copy(data: Path, target: Path) -> Path:
+    """The data set copied to `target`: Ultralytics writes caches next to labels."""
+    if not target.exists():
+        part = target.with_name(target.name + ".part")
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(data.parent, part)
+        part.rename(target)
+    return target / data.name

@@ -27,6 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from benchmarks.inputs import private_copy
 from benchmarks.machine import quiet
 from benchmarks.result import RESULTS, bar, command_line, write
 from yolo_kd.cli import parse
@@ -67,12 +68,12 @@ def main() -> int:
     out = Path(keys["out"]).resolve() / keys["name"]
     out.mkdir(parents=True, exist_ok=True)
     source = Path(keys["data"]).resolve()
-    data = _private_copy(source, out / "data")
+    data = private_copy(source, out / "data")
     seeds = [int(s) for s in str(keys["seeds"]).strip("()[]").split(",")]
     arms = [a.strip() for a in str(keys["arms"]).split(",")]
     shares = _shares(len(seeds))
     teacher = _given(Path(keys["teacher"]), out) if keys["teacher"] else _train_teacher(keys, data, out, shares[0])
-    copies = [_private_copy(source, out / f"data-s{seed}") for seed in seeds]
+    copies = [private_copy(source, out / f"data-s{seed}") for seed in seeds]
     with ThreadPoolExecutor(len(shares)) as lanes:
         jobs = [
             lanes.submit(_lane, arms, seed, keys, copies[i], teacher, out, shares[i % len(shares)])
@@ -106,16 +107,6 @@ def _lane(
         epochs = max(round(budget * times[1] / times[0]), budget)
         print(f"seed {seed}: plain for {epochs} epochs, as long as csgr_lqe took", flush=True)
         _train(EQUAL_TIME, seed, epochs, keys, data, teacher, out, share)
-
-
-def _private_copy(data: Path, target: Path) -> Path:
-    """The data set copied to `target`: Ultralytics writes caches next to labels."""
-    if not target.exists():
-        part = target.with_name(target.name + ".part")
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(data.parent, part)
-        part.rename(target)
-    return target / data.name
 
 
 def _given(teacher: Path, out: Path) -> Path:

@@ -22,6 +22,7 @@ from typing import Any
 
 from torch import Tensor
 
+from benchmarks.inputs import private_copy
 from benchmarks.machine import quiet
 from benchmarks.result import bar, command_line, write
 from yolo_kd.cli import parse
@@ -74,7 +75,7 @@ def main() -> int:
     out = Path(keys["out"]).resolve()
     rows, bars = [], []
     for label, teacher, data, imgsz in pairs:
-        local = _copy(Path(data).resolve(), out)
+        local = private_copy(Path(data).resolve(), out / "data" / Path(data).parent.name)
         measured = _engines(Path(teacher).resolve(), local, int(imgsz), int(keys["batch"]), out)
         for row in measured:
             rows.append({"data": Path(data).parent.name, **row})
@@ -145,7 +146,7 @@ def _engines(teacher: Path, data: Path, imgsz: int, batch: int, out: Path) -> li
 
 def _students(keys: dict[str, Any], out: Path) -> dict[str, list[float]]:
     """Best val mAP50-95 of a short run per engine and seed; finished runs are kept."""
-    data = _copy(Path(keys["data"]).resolve(), out)
+    data = private_copy(Path(keys["data"]).resolve(), out / "data" / Path(keys["data"]).parent.name)
     found: dict[str, list[float]] = {}
     for seed in [int(s) for s in str(keys["seeds"]).strip("()[]").split(",")]:
         for engine in str(keys["students"]).split(","):
@@ -166,16 +167,6 @@ def _students(keys: dict[str, Any], out: Path) -> dict[str, list[float]]:
             with (run / "results.csv").open() as file:
                 found.setdefault(engine, []).append(max(float(r[METRIC]) for r in csv.DictReader(file)))
     return found
-
-
-def _copy(data: Path, out: Path) -> Path:
-    target = out / "data" / data.parent.name
-    if not target.exists():
-        part = target.with_name(target.name + ".part")
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(data.parent, part)
-        part.rename(target)
-    return target / data.name
 
 
 if __name__ == "__main__":

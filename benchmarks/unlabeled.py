@@ -34,8 +34,9 @@ from typing import Any
 import yaml
 from yolo_kd.data.split import read_split
 
+from benchmarks.inputs import private_copy
 from benchmarks.machine import quiet
-from benchmarks.real_run import _given, _private_copy, _read, _run, _shares, _test
+from benchmarks.real_run import _given, _read, _run, _shares, _test
 from benchmarks.result import RESULTS, Bar, bar, command_line, write
 from yolo_kd.cli import parse
 
@@ -82,9 +83,9 @@ def main() -> int:
     out.mkdir(parents=True, exist_ok=True)
     seeds = [int(s) for s in str(keys["seeds"]).strip("()[]").split(",")]
     shares = _shares(len(seeds))
-    data = _private_copy(source, out / "data")
+    data = private_copy(source, out / "data")
     teacher = _given(Path(keys["teacher"]), out) if keys["teacher"] else _teacher(keys, data, out, shares[0])
-    copies = [_private_copy(source, out / f"data-s{seed}") for seed in seeds]  # Ultralytics writes caches into them
+    copies = [private_copy(source, out / f"data-s{seed}") for seed in seeds]  # Ultralytics writes caches into them
     with ThreadPoolExecutor(len(shares)) as lanes:
         jobs = [
             lanes.submit(_lane, arms, seed, keys, copies[i], teacher, out, shares[i % len(shares)])

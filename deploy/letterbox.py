@@ -87,7 +87,7 @@ class Letterbox:
         inner = self.buffer[top : top + height, left : left + width]
         if frame.shape[:2] == placement.inner_hw:
             inner[:] = frame
-        elif (step := _odd_step(frame, placement.inner_hw)) > 1:
+        elif step := _odd_step(frame, placement.inner_hw):
             self._take_every(step, frame, inner)
         else:
             cv2.resize(frame, (width, height), dst=inner, interpolation=cv2.INTER_LINEAR)

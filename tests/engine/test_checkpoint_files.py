@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,14 +52,19 @@ class TestPair:
             monkeypatch.setattr(module, "flush", counted(module.flush))
         return left
 
-    def test_there_is_a_whole_pair_wherever_a_save_ends(self, tmp_path, left):
-        found = []
+    def killed_later_each_time(self, tmp_path: Path, left: list[int]) -> Iterator[tuple[int, Path]]:
+        """Folders with two saves, in which the next thing ends after so many calls."""
         for calls in range(100):
             folder = tmp_path / str(calls)
             folder.mkdir()
             self.save(folder, "one")
             self.save(folder, "two", ("best.pt",))
             left[0] = calls
+            yield calls, folder
+
+    def test_there_is_a_whole_pair_wherever_a_save_ends(self, tmp_path, left):
+        found = []
+        for calls, folder in self.killed_later_each_time(tmp_path, left):
             try:
                 self.save(folder, "three", ("best.pt",))
                 ended = True
@@ -83,12 +88,7 @@ class TestPair:
             ResumableTrainer._place(SimpleNamespace(last=folder / "last.pt", wdir=folder), parts)
 
         found = []
-        for calls in range(100):
-            folder = tmp_path / str(calls)
-            folder.mkdir()
-            self.save(folder, "one")
-            self.save(folder, "two", ("best.pt",))
-            left[0] = calls
+        for calls, folder in self.killed_later_each_time(tmp_path, left):
             with suppress(KeyboardInterrupt):
                 place(folder)
             ended, left[0] = left[0] >= 0, 10**6

@@ -5,7 +5,9 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -114,12 +116,17 @@ dist.destroy_process_group()
 """
 
 
+def told_by_ranks(code: str, folder: Path, teacher: Path) -> Iterator[Any]:
+    """What each of two ranks leaves behind that runs the code after the worker's imports."""
+    path = folder / "worker.py"
+    path.write_text(WORKER.partition("rank, world")[0] + code)
+    run_ranks(path, teacher, 2, 1, folder / "told")
+    return (torch.load(folder / f"told.{rank}", weights_only=True) for rank in (0, 1))
+
+
 @pytest.mark.slow
 def test_ranks_calibrate_one_gain_though_they_see_unlike_pictures(tmp_path, make_checkpoint):
-    path = tmp_path / "worker.py"
-    path.write_text(WORKER.partition("rank, world")[0] + CALIBRATION)
-    run_ranks(path, make_checkpoint("yolov8s.yaml", seed=1), 2, 1, tmp_path / "gains")
-    one, two = (torch.load(tmp_path / f"gains.{rank}", weights_only=True) for rank in (0, 1))
+    one, two = told_by_ranks(CALIBRATION, tmp_path, make_checkpoint("yolov8s.yaml", seed=1))
     assert one["gains"] == two["gains"] and all(g > 0 for g in one["gains"].values())
     assert all(one["fixed"]) and all(two["fixed"])
 
@@ -146,10 +153,7 @@ dist.destroy_process_group()
 
 @pytest.mark.slow
 def test_a_term_that_is_dead_on_one_rank_stops_them_all(tmp_path, make_checkpoint):
-    path = tmp_path / "worker.py"
-    path.write_text(WORKER.partition("rank, world")[0] + DEAD_ON_ONE)
-    run_ranks(path, make_checkpoint("yolov8s.yaml", seed=1), 2, 1, tmp_path / "found")
-    one, two = (torch.load(tmp_path / f"found.{rank}", weights_only=True) for rank in (0, 1))
+    one, two = told_by_ranks(DEAD_ON_ONE, tmp_path, make_checkpoint("yolov8s.yaml", seed=1))
     assert "x.b=0 on the first batch" in one[0] and "with x.b=none" in one[0]
     assert "a term of another rank is 0 or not finite" in two[0] and "with METHOD.TERM=none" in two[0]
     assert one[1] is False and two[1] is False, "what one rank leaves out of a step the other took"

@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -114,9 +116,10 @@ class DistillSettings:
         return settings
 
 
-def default_keys() -> dict[str, Any]:
+@cache
+def default_keys() -> Mapping[str, Any]:
     """Our train keys with their defaults, as in cfg/default.yaml."""
-    return yaml.safe_load(files("yolo_kd.cfg").joinpath("default.yaml").read_text())
+    return MappingProxyType(yaml.safe_load(files("yolo_kd.cfg").joinpath("default.yaml").read_text()))
 
 
 def recipe_names() -> list[str]:

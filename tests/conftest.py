@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,6 +14,12 @@ import pytest
 
 NAMES = ("car", "truck", "person")
 TRAINED = {"learnt", "float_export"}  # fixtures that take half a minute to make
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: each training collects garbage three times, and need not look at all that."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

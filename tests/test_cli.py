@@ -326,15 +326,21 @@ def test_distill_from_python_returns_metrics(tmp_path, pictures, make_checkpoint
 
 @pytest.mark.slow
 def test_demo_compares_three_models(capsys, monkeypatch, tmp_path):
+    """Its last part, INT8, is tests/modes/test_demo.py's; that `auto` picks an engine is engine/test_selection.py's."""
     import json
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, "VAL_IMAGES", 8)
+    common, deployed = demo._common, []
+    monkeypatch.setattr(demo, "_common", lambda *args: {**common(*args), "teacher_engine": "torch"})
+    monkeypatch.setattr(demo, "_deploy", lambda *args: deployed.append(args))
     keys = ["images=16", "imgsz=64", "teacher=yolov8n.yaml", "teacher_epochs=1", "epochs=1", "force=true"]
     assert main(["demo", "out=demo", *keys]) == 0
-    rows = json.loads((tmp_path / "demo" / "demo.json").read_text())
+    out = tmp_path / "demo"
+    rows = json.loads((out / "demo.json").read_text())
     assert [r["model"] for r in rows] == ["teacher", "plain student", "distilled student"]
     assert all(r["parameters"] > 3e6 and r["GFLOPs"] > 0 and 0 <= r["mAP50-95"] <= r["mAP50"] <= 1 for r in rows)
-    assert (tmp_path / "demo" / "demo.jpg").exists() and (tmp_path / "demo" / "traffic-0.mp4").exists()
-    int8 = json.loads((tmp_path / "demo" / "int8.json").read_text())
-    assert [row["net"] for row in int8["rows"]] == ["float", "INT8"] and isinstance(int8["verdict"]["passed"], bool)
+    assert (out / "demo.jpg").exists() and (out / "traffic-0.mp4").exists()
+    [(folder, data, best, settings)] = deployed
+    assert (folder, best, settings["imgsz"]) == (out, out / "distilled" / "weights" / "best.pt", 64) and data.exists()
     assert main(["demo", "imags=3"]) == 2 and "did you mean 'images'" in capsys.readouterr().err

@@ -25,14 +25,15 @@ FAST = {"distill": "pkd", "force": True, "teacher_engine": "torch"}
 
 @pytest.fixture
 def teacher(make_checkpoint) -> str:
-    return str(make_checkpoint("yolov8s.yaml", seed=1))
+    return str(make_checkpoint(seed=1))
 
 
 def test_frozen_student_cannot_be_taught(train, make_checkpoint):
     """Equal widths, so no adapter either: nothing that the term could move."""
     with pytest.raises(GateError, match="does not reach the student's neck"):
         train(
-            teacher=str(make_checkpoint("yolov8n.yaml", seed=1)),
+            model="yolov8n.yaml",
+            teacher=str(make_checkpoint(seed=1)),
             freeze=22,
             **{**FAST, "force": False, "teacher_floor": 0.0},
         )

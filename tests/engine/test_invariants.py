@@ -41,7 +41,7 @@ def digest(module: torch.nn.Module) -> str:
 
 @pytest.fixture
 def distilled(train, make_checkpoint):
-    return train(teacher=str(make_checkpoint("yolov8s.yaml", seed=1)), **PKD)
+    return train(model="yolov8n.yaml", teacher=str(make_checkpoint("yolov8s.yaml", seed=1)), **PKD)
 
 
 class TestStudentIsPlain:
@@ -100,7 +100,7 @@ class TestCriterionIsInvisible:
 
     def test_optimizer_in_checkpoint_has_the_stock_groups(self, train, make_checkpoint, monkeypatch):
         monkeypatch.setattr(DistillationTrainer, "final_eval", lambda self: None)  # which strips the optimizer
-        trainer = train(teacher=str(make_checkpoint("yolov8s.yaml", seed=1)), **PKD)
+        trainer = train(teacher=str(make_checkpoint(seed=1)), **PKD)
         saved = torch.load(trainer.last, weights_only=False)["optimizer"]
         assert len(saved["param_groups"]) == 3
         assert len(trainer.optimizer.param_groups) == 4
@@ -121,7 +121,7 @@ class TestTeacher:
                     lambda m, x: seen["student"].append(x[0]) if m.training else None
                 )
 
-        train(Spy, teacher=str(make_checkpoint("yolov8s.yaml", seed=1)), multi_scale=0.5, epochs=2, **PKD)
+        train(Spy, teacher=str(make_checkpoint(seed=1)), multi_scale=0.5, epochs=2, **PKD)
         assert len(seen["teacher"]) == 4
         assert len({tuple(t.shape) for t in seen["teacher"]}) > 1, "multi-scale changed nothing, so this shows nothing"
         for student, teacher in zip(seen["student"], seen["teacher"]):
@@ -135,7 +135,7 @@ class TestTeacher:
                 super()._setup_train()
                 before.append(digest(self.distillation.teacher.engine.net))
 
-        path = make_checkpoint("yolov8s.yaml", seed=1)
+        path = make_checkpoint(seed=1)
         file_before = hashlib.sha256(path.read_bytes()).hexdigest()
         trainer = train(Spy, teacher=str(path), **PKD)
         net = trainer.distillation.teacher.engine.net
@@ -155,19 +155,19 @@ class TestOffMeansOff:
     @pytest.mark.parametrize("optimizer", ["SGD", "AdamW", "MuSGD"])
     def test_gain_zero_is_none(self, train, make_checkpoint, optimizer):
         none = weights(train(distill="none", optimizer=optimizer))
-        teacher = str(make_checkpoint("yolov8s.yaml", seed=1))
+        teacher = str(make_checkpoint(seed=1))
         zero = weights(train(teacher=teacher, **{**PKD, "pkd.pkd": 0, "optimizer": optimizer}))
         assert same(none, zero)
 
     def test_a_gain_above_zero_is_not(self, train, make_checkpoint):
         none = weights(train(distill="none"))
-        some = weights(train(teacher=str(make_checkpoint("yolov8s.yaml", seed=1)), **PKD))
+        some = weights(train(teacher=str(make_checkpoint(seed=1)), **PKD))
         assert not same(none, some)
 
 
 class TestDeterminism:
     def test_same_seed_same_weights(self, train, make_checkpoint):
-        keys = {"teacher": str(make_checkpoint("yolov8s.yaml", seed=1)), **PKD}
+        keys = {"teacher": str(make_checkpoint(seed=1)), **PKD}
         assert same(weights(train(**keys)), weights(train(**keys)))
 
 
@@ -184,7 +184,7 @@ class TestTermsAreReal:
         ):
             train(
                 Dead,
-                teacher=str(make_checkpoint("yolov8s.yaml", seed=1)),
+                teacher=str(make_checkpoint(seed=1)),
                 **{**PKD, "teacher_floor": 0.0, "force": False},
             )
 
@@ -201,7 +201,7 @@ class TestTermsAreReal:
         ):
             train(
                 Detached,
-                teacher=str(make_checkpoint("yolov8s.yaml", seed=1)),
+                teacher=str(make_checkpoint(seed=1)),
                 **{**PKD, "teacher_floor": 0.0, "force": False},
             )
 
@@ -215,7 +215,7 @@ class TestTermsAreReal:
                 distiller = self.distillation.methods[0].distiller
                 distiller.forward = lambda s, t, y: {"pkd": s.feats[0].sum() * 0}
 
-        train(Dead, teacher=str(make_checkpoint("yolov8s.yaml", seed=1)), **PKD)
+        train(Dead, teacher=str(make_checkpoint(seed=1)), **PKD)
         told = [line for line in lines if line.startswith("WARNING forced: ")]
         assert sum("pkd.pkd=0 on the first batch" in line for line in told) == 1
         assert sum("pkd.pkd: its gradient does not reach the student's neck" in line for line in told) == 1
@@ -236,7 +236,7 @@ class TestTermsAreReal:
 
                 distiller.forward = spy
 
-        train(Spy, teacher=str(make_checkpoint("yolov8s.yaml", seed=1)), amp="bf16", **PKD)
+        train(Spy, teacher=str(make_checkpoint(seed=1)), amp="bf16", **PKD)
         assert seen and all(dtypes == {torch.float32} and not on for dtypes, on in seen)
 
 
@@ -250,7 +250,7 @@ class TestAdapters:
                 super()._setup_train()
                 start.append([p.detach().clone() for p in self._adapters()])
 
-        trainer = train(Spy, teacher=str(make_checkpoint("yolov8s.yaml", seed=1)), optimizer=optimizer, **PKD)
+        trainer = train(Spy, teacher=str(make_checkpoint(seed=1)), optimizer=optimizer, **PKD)
         group = trainer.optimizer.param_groups[-1]
         weights = next(g for g in trainer.optimizer.param_groups if g["param_group"] == "weight")
         assert group["param_group"] == "adapter" and group["initial_lr"] == pytest.approx(0.01)
@@ -269,7 +269,7 @@ class TestAdapters:
                 rates.append((weight["lr"], groups[-1]["lr"]))
                 super().optimizer_step()
 
-        train(Spy, teacher=str(make_checkpoint("yolov8s.yaml", seed=1)), epochs=3, warmup_epochs=1, **PKD)
+        train(Spy, teacher=str(make_checkpoint(seed=1)), epochs=3, warmup_epochs=1, **PKD)
         assert len({a for a, _ in rates}) > 3
         assert all(a == pytest.approx(b) for a, b in rates)
 
@@ -300,7 +300,7 @@ class TestAdapters:
         taken = ResumableTrainer.optimizer_step
         monkeypatch.setattr(trainer_module, "average_gradients", average)
         monkeypatch.setattr(ResumableTrainer, "optimizer_step", step)
-        train(Spy, teacher=str(make_checkpoint("yolov8s.yaml", seed=1)), **PKD)
+        train(Spy, teacher=str(make_checkpoint(seed=1)), **PKD)
         assert len(seen) == 2, "a step of the trainer did not average the adapters' gradients"
         for found in seen:
             assert found["adapters"] == pytest.approx(10 * found["scale"], rel=1e-3)
@@ -313,7 +313,7 @@ class TestAdapters:
 
 
 def test_results_have_a_column_per_term_and_none_of_zeros(train, make_checkpoint):
-    trainer = train(teacher=str(make_checkpoint("yolov8s.yaml", seed=1)), val=True, **PKD)
+    trainer = train(teacher=str(make_checkpoint(seed=1)), val=True, **PKD)
     header, row = Path(trainer.csv).read_text().splitlines()[:2]
     values = dict(zip(header.split(","), row.split(",")))
     assert float(values["train/pkd_loss"]) > 0

@@ -9,21 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from benchmarks.kill import differences
 
-TINY = {
-    "backbone": [
-        [-1, 1, "Conv", [8, 3, 2]],
-        [-1, 1, "Conv", [16, 3, 2]],
-        [-1, 1, "Conv", [24, 3, 2]],
-        [-1, 1, "C2f", [24, True]],
-        [-1, 1, "Conv", [32, 3, 2]],
-        [-1, 1, "Conv", [48, 3, 2]],
-    ],
-    "head": [[[3, 4, 5], 1, "Detect", ["nc"]]],
-}
 KEYS = {
     "epochs": 4, "imgsz": 64, "batch": 3, "nbs": 6, "close_mosaic": 2, "warmup_epochs": 1, "mixup": 0.3, "plots": False,
     "seed": 1, "verbose": False, "cpu_threads": 1, "check_data": False, "save_steps": 2, "cos_lr": True,
@@ -39,13 +27,6 @@ KINDS = {
     "plain": [["save"], ["step", "validation"], ["row"]],
     "distilled": [["batch", "save"], ["save", "step", "row"]],
 }
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tiny") / "tiny.yaml"
-    path.write_text(yaml.safe_dump({"nc": 3, **TINY}))
-    return path
 
 
 @pytest.mark.slow

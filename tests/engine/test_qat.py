@@ -268,7 +268,7 @@ assert torch.equal(loaded(picture)[0], stock(picture)[0])
         assert any(not torch.equal(states[0][k], states[1][k]) for k in states[0])
 
     def test_under_a_teacher(self, train, learnt, make_checkpoint):
-        teacher = str(make_checkpoint("yolov8s.yaml", seed=1))
+        teacher = str(make_checkpoint(seed=1))
         trainer = train(
             model=str(learnt), qat=True, teacher=teacher, distill="pkd", force=True, teacher_engine="torch", **FINE
         )

@@ -19,7 +19,7 @@ import pytest
     ids=lambda keys: "-".join(keys.values()),
 )
 def test_every_term_is_real_and_logged(train, make_checkpoint, keys):
-    teacher = str(make_checkpoint("yolov8s.yaml", seed=1))
+    teacher = str(make_checkpoint(seed=1))
     trainer = train(teacher=teacher, force=True, teacher_engine="torch", **keys)
     (method,) = trainer.distillation.methods
     assert method.name == keys["distill"] and {t.name for t in method.terms} == set(method.distiller.terms)

@@ -20,7 +20,7 @@ FAST = {"distill": "pkd", "force": True, "teacher_engine": "torch"}
 
 @pytest.fixture
 def teacher(make_checkpoint) -> str:
-    return str(make_checkpoint("yolov8s.yaml", seed=1))
+    return str(make_checkpoint(seed=1))
 
 
 def test_not_a_number_goes_back_to_the_last_checkpoint_with_its_adapters(train, teacher):

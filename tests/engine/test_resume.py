@@ -232,7 +232,7 @@ def test_a_full_disk_leaves_the_older_pair_and_ends_with_a_line(
             return getattr(DistillationTrainer, method)(self, **given)
 
     with pytest.raises(YoloKDError, match=f"no room left on the disk for {what};") as refusal:
-        train(type("Full", (DistillationTrainer,), {method: narrow}), epochs=3, **keys)
+        train(type("Full", (DistillationTrainer,), {method: narrow}), model="yolov8n.yaml", epochs=3, **keys)
     assert refusal.value.exit_code == 1 and "\n" not in str(refusal.value)
     last = Path(str(refusal.value).split("resume=")[1])
     assert {path.name: sha256(path) for path in last.parent.iterdir()} == kept

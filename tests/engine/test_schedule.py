@@ -39,7 +39,7 @@ def test_teacher_does_not_run_once_it_is_off(train, make_checkpoint, keys):
             teacher.use("spy", lambda img: (calls.append(self.epoch), engine(img))[1])
 
     trainer = train(
-        Spy, teacher=str(make_checkpoint("yolov8s.yaml", seed=1)), distill="pkd", force=True, epochs=4, **keys
+        Spy, teacher=str(make_checkpoint(seed=1)), distill="pkd", force=True, epochs=4, **keys
     )
     assert calls == [0, 0, 1, 1]
     rows = trainer.csv.read_text().splitlines()
@@ -60,6 +60,6 @@ def test_teacher_every_second_step(train, make_checkpoint):
             teacher.use("spy", lambda img: (calls.append(self.criterion.step), engine(img))[1])
 
     train(
-        Spy, teacher=str(make_checkpoint("yolov8s.yaml", seed=1)), distill="pkd", force=True, epochs=2, teacher_every=2
+        Spy, teacher=str(make_checkpoint(seed=1)), distill="pkd", force=True, epochs=2, teacher_every=2
     )
     assert calls == [0, 2]

@@ -160,7 +160,7 @@ def test_nothing_is_written_beside_the_pictures(train, make_checkpoint, bare, pi
 
 class TestWithoutLabels:
     def test_the_default_recipe_trains(self, train, make_checkpoint, bare, unlabelled_data, lines):
-        teacher = str(make_checkpoint("yolov8s.yaml", seed=1))
+        teacher = str(make_checkpoint(seed=1))
         keys = {"distill": "csgr_lqe", "force": True, "teacher_engine": "torch", "calibrate_batches": 2, "plots": True}
         trainer = train(
             Seen, data=str(unlabelled_data), teacher=teacher, unlabeled=str(bare), epochs=2, val=True, **keys

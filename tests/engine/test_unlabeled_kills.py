@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from benchmarks.kill import differences
-from tests.engine.test_kills import KEYS, TINY
+from tests.engine.test_kills import KEYS
 
 DISTILLED = {
     "distill": "pkd", "pkd.pkd": "auto:0.5", "calibrate_batches": 4, "force": True, "teacher_engine": "torch",
@@ -23,9 +23,8 @@ DISTILLED = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("labels", [True, False], ids=["mixed", "unlabeled only"])
-def test_a_killed_run_ends_like_one_that_was_not(labels, pictures, make_checkpoint, tmp_path):
-    student, pool, data = tmp_path / "tiny.yaml", tmp_path / "pool", tmp_path / "data.yaml"
-    student.write_text(yaml.safe_dump({"nc": 3, **TINY}))
+def test_a_killed_run_ends_like_one_that_was_not(labels, tiny, pictures, make_checkpoint, tmp_path):
+    pool, data = tmp_path / "pool", tmp_path / "data.yaml"
     raw = {**yaml.safe_load(pictures.read_text()), "path": str(pictures.parent)}
     data.write_text(yaml.safe_dump(raw if labels else {k: v for k, v in raw.items() if k != "train"}))
     pool.mkdir()
@@ -33,7 +32,7 @@ def test_a_killed_run_ends_like_one_that_was_not(labels, pictures, make_checkpoi
         picture = np.random.default_rng(i).integers(0, 255, (40 + i, 64, 3), dtype=np.uint8)
         cv2.imwrite(str(pool / f"{i}.png"), picture)
     teacher = str(make_checkpoint("yolov8n.yaml", seed=1))
-    keys = {**KEYS, **DISTILLED, "data": str(data), "student": str(student), "teacher": teacher, "unlabeled": str(pool)}
+    keys = {**KEYS, **DISTILLED, "data": str(data), "student": str(tiny), "teacher": teacher, "unlabeled": str(pool)}
     kinds = [["batch", "save"], ["step", "validation"]] if labels else [["batch", "save"]]
     request = {"root": str(tmp_path / "runs"), "keys": keys, "kinds": kinds, "seed": 3}
     done = subprocess.run(

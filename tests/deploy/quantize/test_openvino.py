@@ -24,8 +24,8 @@ PLAIN = {**ALL, "bias": "none", "ranges": "mean"}
 
 
 @pytest.fixture(scope="module")
-def path(exported: Callable[..., Path]) -> Path:
-    return next(exported("yolov8n.yaml", "openvino", 64).glob("*.xml"))
+def path(exported: Callable[..., Path], tiny: Path) -> Path:
+    return next(exported(str(tiny), "openvino", 64).glob("*.xml"))
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +34,13 @@ def quantizer(path: Path, calibration: CalibrationSet) -> OpenVINOQuantizer:
 
 
 @pytest.fixture(scope="module")
-def ruined(path: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def ruined(exported: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A net, and its layer with a weight in each output channel so large that the others are rounded to nothing."""
     import openvino as ov
     from openvino import opset13 as opset
 
     folder = tmp_path_factory.mktemp("ruined")
+    path = next(exported("yolov8n.yaml", "openvino", 64).glob("*.xml"))
     model = read_openvino(path)
     victim = [op for op in model.get_ordered_ops() if op.get_type_name() == "Convolution"][20]
     weights = victim.input_value(1).get_node().get_data().astype(np.float32)

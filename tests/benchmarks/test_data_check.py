@@ -25,6 +25,19 @@ def test_the_bar_is_the_ratio_of_two_rows(pictures: Path, tmp_path: Path, monkey
     assert any("look like a training picture: val" in note for note in found["notes"])
 
 
+@pytest.mark.parametrize(("known", "holds"), [("0", True), ("0.36", False)])
+def test_a_leak_that_is_known_must_be_found(
+    pictures: Path, tmp_path: Path, monkeypatch, known: str, holds: bool
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["data_check", f"data={pictures}", "rounds=1", f"leaks={known}"])
+    monkeypatch.setattr(data_check, "write", partial(write, folder=tmp_path))
+    assert data_check.main() == 0
+    _, leak = json.loads((tmp_path / "data_check.json").read_text())["bars"]
+    assert leak["value"] == pytest.approx(float(known)) and leak["limit"] == 0.005 and leak["holds"] is holds
+
+
 def test_without_data_it_says_so(monkeypatch, capsys) -> None:
     monkeypatch.setattr(sys, "argv", ["data_check"])
     assert data_check.main() == 2 and "data= is missing" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["data_check", "data=a.yaml", "leaks=.3,.4"])
+    assert data_check.main() == 2 and "leaks= has 2 shares, data= 1 data sets" in capsys.readouterr().err

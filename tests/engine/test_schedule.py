@@ -38,9 +38,7 @@ def test_teacher_does_not_run_once_it_is_off(train, make_checkpoint, keys):
             engine = teacher.engine
             teacher.use("spy", lambda img: (calls.append(self.epoch), engine(img))[1])
 
-    trainer = train(
-        Spy, teacher=str(make_checkpoint(seed=1)), distill="pkd", force=True, epochs=4, **keys
-    )
+    trainer = train(Spy, teacher=str(make_checkpoint(seed=1)), distill="pkd", force=True, epochs=4, **keys)
     assert calls == [0, 0, 1, 1]
     rows = trainer.csv.read_text().splitlines()
     column = rows[0].split(",").index("train/pkd_loss")
@@ -59,7 +57,5 @@ def test_teacher_every_second_step(train, make_checkpoint):
             engine = teacher.engine
             teacher.use("spy", lambda img: (calls.append(self.criterion.step), engine(img))[1])
 
-    train(
-        Spy, teacher=str(make_checkpoint(seed=1)), distill="pkd", force=True, epochs=2, teacher_every=2
-    )
+    train(Spy, teacher=str(make_checkpoint(seed=1)), distill="pkd", force=True, epochs=2, teacher_every=2)
     assert calls == [0, 2]

@@ -13,8 +13,19 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def write_text(path: Path, text: str, key: str = "out", *, shared: bool = False) -> None:
-    """Write or replace a text file, see `write_bytes`."""
-    write_bytes(path, text.encode("utf-8"), key, shared=shared)
+    """Write or replace a text file, see `write_bytes`.
+
+    Raises:
+        MisuseError: Half a character, as a word of a command line that is not UTF-8 leaves behind.
+    """
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        start = max(error.start - 20, 0)
+        raise MisuseError(
+            f"{path}: {text[start : error.end]!a} would be in it, which is no text; expected UTF-8"
+        ) from None
+    write_bytes(path, data, key, shared=shared)
 
 
 def write_bytes(path: Path, data: bytes, key: str = "out", *, shared: bool = False) -> None:

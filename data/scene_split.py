@@ -74,11 +74,15 @@ def split_by_scene(
         progress: Called with (step, done, total).
 
     Raises:
-        MisuseError: Missing or unreadable images, labels that make no sense, or too few scenes.
+        MisuseError: No, missing or unreadable images, labels that make no sense, or too few scenes.
     """
     splits = [read_split(data.source, part) for part in data.parts]
     owner = {path: split for split in splits for path in split.images}
     images = sorted(owner)
+    if not images:
+        raise MisuseError(
+            f"data={data.source}: none of its parts ({', '.join(data.parts) or 'it has none'}) names an image"
+        )
     looks = look_at_images(images, True, jobs, progress)
     bad = [look.fault[1] for look in looks.values() if look.fault]
     if bad:

@@ -222,9 +222,12 @@ def _check_before_folder(keys: Mapping[str, Any], student: str, data: Any) -> Di
     if settings.recipe.methods or settings.pseudo_labels is not None:
         teacher = ultra.load_detector(str(settings.teacher), "teacher", settings.trust)
     names = dict(enumerate(scenes.CLASSES)) if data is None else _class_names(str(data))
+    wanted = keys.get("classes")
+    ids = wanted if isinstance(wanted, list | tuple) else [] if wanted is None else [wanted]
+    if any(type(i) is not int for i in ids):
+        raise MisuseError(f"classes={wanted}: expected class ids, e.g. classes=0,2")
     if teacher is not None and settings.recipe.methods and not keys.get("single_cls"):
-        wanted = keys.get("classes")
-        check_pair(settings, student, teacher, names, wanted if isinstance(wanted, list | tuple | int) else None)
+        check_pair(settings, student, teacher, names, wanted)
     return settings
 
 

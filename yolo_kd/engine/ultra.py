@@ -178,9 +178,9 @@ def load_detector(source: str, key: str, trust: bool = False, any_task: bool = F
     if any_task:
         return model
     task = guess_model_task(model)
-    if not isinstance(model, DetectionModel) or task != "detect" or type(model.model[-1]) not in HEADS:
-        net = getattr(model, "model", model)
-        head = net[-1] if isinstance(net, nn.Sequential) else net
+    net = getattr(model, "model", model)
+    head = net[-1] if isinstance(net, nn.Sequential) and len(net) else net
+    if not isinstance(model, DetectionModel) or task != "detect" or type(head) not in HEADS:
         raise MisuseError(f"{key}={source}: {_other_head(task, type(head).__name__)}")
     try:
         _run_once(model)

@@ -229,6 +229,7 @@ def _report(
             row[f"{split} mAP50-95"] = mean[arm][split]
             row[f"{split} by seed"] = ", ".join(f"{v:.4f}" for v in scores[arm][split])
             row[f"{split} gap recovered"] = _recovered(arm, split, mean, own)
+        row["val, second half"] = statistics.mean(statistics.mean(f["curve"][len(f["curve"]) // 2 :]) for f in facts)
         row["teacher on"] = _engine(_folder(out, arm, seeds[0]))
         row["val by epoch"] = _written([statistics.mean(c) for c in zip(*(f["curve"] for f in facts))])
         rows.append(row)
@@ -253,7 +254,8 @@ def _budget(keys: dict[str, Any]) -> str:
     return (
         f"every arm: {keys['student']} from scratch, {keys['imgsz']} px, batch=nbs={keys['batch']}, AdamW, lr0={keys['lr0']}, "
         f"warmup_epochs=1, close_mosaic={CLOSE_MOSAIC}, seeds {keys['seeds']}; seconds are processor time by cores; "
-        "checkpoints are chosen on val; means over the seeds"
+        "checkpoints are chosen on val; means over the seeds; 'second half' is the mean over those epochs, in which the luck of "
+        "a best epoch is not"
     )
 
 

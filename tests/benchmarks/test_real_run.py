@@ -63,8 +63,10 @@ def test_seeds_that_had_unlike_numbers_of_epochs_are_told_apart(tmp_path, monkey
     for arm in ARMS:
         shutil.copytree(tmp_path / f"{arm}-s0", tmp_path / f"{arm}-s1")
     (tmp_path / "plain-s1" / "done.json").write_text(json.dumps({"epochs": 3, "seconds": 10.0}))
+    (tmp_path / "plain-s1" / "results.csv").write_text(f"epoch,{real_run.METRIC}\n1,0.9\n2,0.4\n3,0.6\n")
     found = {row["arm"]: row for row in report(tmp_path, monkeypatch, 0.4, seeds=[0, 1])["rows"]}
     assert found["plain"]["epochs"] == "2 and 3" and found["native"]["epochs"] == "2"
+    assert found["plain"]["val, second half"] == pytest.approx((0.2 + (0.4 + 0.6) / 2) / 2)
 
 
 def test_a_teacher_that_is_as_good_as_plain_does_not_lose_the_result(tmp_path, monkeypatch):

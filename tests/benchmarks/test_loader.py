@@ -39,6 +39,7 @@ def test_shares_are_of_the_sums() -> None:
     assert (found["share"], found["CPU share"], found["s/step"], found["s waiting"]) == (0.125, 0.125, 4, 0.5)
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_is_said_in_its_own_words(tmp_path: Path) -> None:
     with pytest.raises(YoloKDError, match=r"the training ended by itself: .*nothing.yaml"):
         keys = {"model": "yolov8n.yaml", "distill": "none", "project": str(tmp_path)}

@@ -116,13 +116,14 @@ def test_weights_stored_in_half_precision_are_not_taken_for_what_it_runs_in(tmp_
     assert load_backend(openvino_net(tmp_path, half=True), Settings(precision="f32")).precision == "f32"
 
 
-def test_a_quantized_net_runs_in_int8(tmp_path: Path, exported: Callable[..., Path]) -> None:
+def test_a_quantized_net_runs_in_int8(tmp_path: Path, exported: Callable[..., Path], tiny: Path) -> None:
     import nncf
     import openvino
 
-    shutil.copytree(exported(), tmp_path / "int8")
+    parent = exported(str(tiny))
+    shutil.copytree(parent, tmp_path / "int8")
     images = np.random.default_rng(0).random((2, 1, 3, 96, 160), np.float32)
-    net = nncf.quantize(openvino.Core().read_model(exported() / "best.xml"), nncf.Dataset(list(images)), subset_size=2)
+    net = nncf.quantize(openvino.Core().read_model(parent / "best.xml"), nncf.Dataset(list(images)), subset_size=2)
     openvino.save_model(net, tmp_path / "int8" / "best.xml")
     artifact = replace(read_artifact(tmp_path / "int8"), precision="int8")
     assert load_backend(artifact, Settings(precision="f32")).precision == "int8+f32"

@@ -24,9 +24,9 @@ RECIPES = {"openvino": OpenVINOSettings(bias="none", ranges="mean", stem=1), "on
 
 
 @pytest.fixture(params=["openvino", "onnx"])
-def parent(request: pytest.FixtureRequest, exported: Callable[..., Path], tmp_path: Path) -> Artifact:
+def parent(request: pytest.FixtureRequest, exported: Callable[..., Path], tiny: Path, tmp_path: Path) -> Artifact:
     form = request.param
-    source = exported("yolov8n.yaml", form, 64)
+    source = exported(str(tiny), form, 64)
     folder = tmp_path / f"best_{form}_model"
     shutil.copytree(source, folder) if source.is_dir() else folder.mkdir()
     if source.is_file():
@@ -51,7 +51,7 @@ def test_the_artifact(parent: Artifact, calibration: CalibrationSet, tmp_path: P
     assert facts["calibration"]["hash"] == calibration.hash and facts["calibration"]["images"] == len(calibration)
     assert facts["recipe"]["backend"] == parent.format and facts["recipe"]["stem"] == 1
     assert facts["sensitivity"] == [{"layer": "a", "error": 0.25}]
-    assert facts["layers"]["int8_convolutions"] == (62 if parent.format == "openvino" else 56)
+    assert facts["layers"]["int8_convolutions"] == (26 if parent.format == "openvino" else 20)
     small, large = ((folder / parent.model).with_suffix(".bin" if parent.format == "openvino" else ".onnx").stat().st_size
                     for folder in (made.folder, parent.folder))  # fmt: skip
     assert small < 0.4 * large
@@ -82,9 +82,9 @@ def test_ultralytics_runs_it(
     assert len(own) > 0 and abs(len(results) - len(own)) <= max(2, 0.1 * len(own))
 
 
-@pytest.mark.parametrize("room", [1 << 10, 1 << 19])
+@pytest.mark.parametrize("room", [1_000, 220_000])
 def test_a_full_disk_leaves_nothing(parent: Artifact, calibration: CalibrationSet, tmp_path: Path, room: int) -> None:
-    """Neither the description of the net nor its weights fit; OpenVINO says "basic_ios::clear: iostream error" to it."""
+    """The description of the net does not fit (1 kB), or its weights do not; OpenVINO says "basic_ios::clear: iostream error" to it."""
     producer = Producer(parent, calibration)
     before = sorted(p.name for p in tmp_path.iterdir())
     with (

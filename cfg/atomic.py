@@ -41,6 +41,8 @@ def write_bytes(path: Path, data: bytes, key: str = "out", *, shared: bool = Fal
         MisuseError: The place cannot be written.
         YoloKDError: The disk is full.
     """
+    if path.is_dir():
+        raise MisuseError(f"{key}={path}: is a folder, expected a file")
     part = path.with_name(f"{path.name}.{os.getpid()}.part" if shared else f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

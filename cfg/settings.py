@@ -257,7 +257,7 @@ def _typed(key: str, value: Any, default: Any) -> Any:
         return None  # Ultralytics' own default of the key, as its args.yaml has it
     if key == "unlabeled" and value is not None:
         return read_paths(key, value)
-    if default is None or value is None or key == "distill":
+    if default is None or key == "distill":
         return value
     kind = type(default)
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):

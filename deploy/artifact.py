@@ -247,7 +247,7 @@ def _from_metadata(model: Path) -> Artifact:
         task, channels, args = raw.get("task", "detect"), raw.get("channels", 3), dict(raw.get("args") or {})
         if not _dense(names):
             raise ValueError("class ids with a gap")
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError):
         raise MisuseError(
             f"{model}: no usable metadata of Ultralytics (names, imgsz); export it with yolo-kd export"
         ) from None

@@ -72,10 +72,10 @@ def _chart(
     log: bool = False,
 ) -> Markup:  # fmt: skip
     recipe = run.recipe
-    distilled = bool(recipe.get("methods"))
+    until = recipe.get("until") if recipe.get("methods") else None
     marks = events(
         run.planned, _whole(run.args.get("close_mosaic")),
-        str(recipe.get("schedule", "constant")), float(recipe.get("until", 1.0)) if distilled else 1.0,
+        str(recipe.get("schedule", "constant")), float(until) if isinstance(until, int | float) else 1.0,
     )  # fmt: skip
     drawn = [
         element("div", curves(run.history.epochs, lines, *size, log=log, levels=levels, marks=marks), class_=class_)

@@ -228,7 +228,7 @@ def read_calibration(path: str | Path) -> CalibrationSet:
         raise MisuseError(
             f"calibration={path}: was changed by hand or is of another version; run yolo-kd calibrate again"
         )
-    missing = [p for p in found.images if not os.path.isfile(p)]  # which a name too long is not, while Path raises
+    missing = [p for p in found.images if not os.path.isfile(p)]  # noqa: PTH113  # Path raises for a name that is too long
     if missing:
         raise MisuseError(
             f"calibration={path}: {len(missing)} of {len(rows)} pictures are missing, first {missing[0]}; the list is "

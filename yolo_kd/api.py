@@ -9,7 +9,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from yolo_kd.cfg.documents import parse_yaml
 from yolo_kd.cfg.settings import DistillSettings, changed_on_resume, default_keys, is_ours, resolve
 from yolo_kd.cfg.values import read_value
 from yolo_kd.data import scenes
@@ -18,8 +17,9 @@ from yolo_kd.data.unlabeled import find_unlabeled
 from yolo_kd.engine import ultra
 from yolo_kd.engine.pair_check import check_pair
 from yolo_kd.engine.resume import usable_checkpoint
+from yolo_kd.engine.run_settings import read_mapping, resumed_settings
 from yolo_kd.engine.terms import check_arguments
-from yolo_kd.engine.trainer import SETTINGS_FILE, DistillationTrainer, resumed_settings
+from yolo_kd.engine.trainer import DistillationTrainer
 from yolo_kd.engine.untouched import untouched_pictures
 from yolo_kd.errors import MisuseError, YoloKDError, did_you_mean
 
@@ -73,8 +73,6 @@ def distill(
             )
         student = keys["resume"] = _checkpoint_of(resume)
         run = Path(student).parent.parent
-        if (run / SETTINGS_FILE).exists():
-            _check_yaml("resume", run / SETTINGS_FILE)
         trust = changed_on_resume(resumed_settings(run, {}), {"trust": keys.get("trust", False)}).trust
         ultra.load_detector(student, "resume", trust)
         if data is not None:
@@ -198,12 +196,7 @@ def _from_file(path: Any) -> dict[str, Any]:
     """The keys of a `cfg=` file, Ultralytics' and ours mixed; keys of the command line beat them."""
     if path is None:
         return {}
-    try:
-        found = parse_yaml(Path(str(path)).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MisuseError(f"cfg={path}: not a readable YAML ({_line(error)})") from None
-    if not isinstance(found, dict):
-        raise MisuseError(f"cfg={path}: expected 'key: value' lines")
+    found = read_mapping("cfg", Path(str(path)))
     return _given({str(k): read_value(v) for k, v in found.items()})
 
 
@@ -241,21 +234,10 @@ def _class_names(data: str) -> dict[int, str] | None:
     path = Path(data)
     if path.suffix not in {".yaml", ".yml"} or not path.is_file():
         return None
-    _check_yaml("data", path)
-    found = parse_yaml(path.read_text(encoding="utf-8", errors="ignore"))
+    found = read_mapping("data", path)
     if found.get("names") is None and isinstance(found.get("nc"), int):
         return {i: f"class_{i}" for i in range(found["nc"])}
     return dict(read_description(path).names)
-
-
-def _check_yaml(key: str, path: Path) -> None:
-    """Refuse a YAML that cannot be followed, before Ultralytics tries to."""
-    try:
-        found = parse_yaml(path.read_text(encoding="utf-8", errors="ignore"))  # as Ultralytics reads it
-    except (OSError, ValueError) as error:
-        raise MisuseError(f"{key}={path}: not readable as YAML ({_line(error)})") from None
-    if not isinstance(found, dict):
-        raise MisuseError(f"{key}={path}: expected 'key: value' lines")
 
 
 def _check_student(student: str, trust: bool) -> None:
@@ -264,7 +246,7 @@ def _check_student(student: str, trust: bool) -> None:
         ultra.load_detector(student, "student", trust)
     elif path.suffix in {".yaml", ".yml"}:
         if path.is_file():
-            _check_yaml("student", path)
+            read_mapping("student", path)
         ultra.check_model_yaml(student)
     else:
         raise MisuseError(

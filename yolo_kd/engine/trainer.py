@@ -7,7 +7,7 @@ the hardware has it; and with qat it trains and is validated on the integer grid
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from math import ceil
@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-from yolo_kd.cfg.settings import DistillSettings, changed_on_resume, is_ours, resolve
 from yolo_kd.data.description import find_description
 from yolo_kd.deploy.machine import cores, has_bf16
 from yolo_kd.deploy.machine import describe as describe_cpu
@@ -31,13 +30,12 @@ from yolo_kd.engine.ranks import average_gradients, reported_to, worker_error
 from yolo_kd.engine.resumable import ResumableTrainer
 from yolo_kd.engine.resume import write_yaml
 from yolo_kd.engine.run_pictures import draw_pictures
+from yolo_kd.engine.run_settings import SETTINGS_FILE, require_teacher, resolve_travelled, resumed_settings, split_keys
 from yolo_kd.engine.schedule import Schedule
 from yolo_kd.engine.setup import Distillation, judge_teacher, prepare
 from yolo_kd.engine.terms import adapter_parameters
 from yolo_kd.engine.unlabeled import Unlabeled, collect, refuse_with, training_loader, with_train_part, without_labels
 from yolo_kd.errors import MisuseError
-
-SETTINGS_FILE = "kd.yaml"
 
 
 class DistillationTrainer(ResumableTrainer):
@@ -349,47 +347,6 @@ class DistillationTrainer(ResumableTrainer):
             plain["fixed_gains"] = {t.key: t.gain for t in self.criterion.terms if t.fixed}
         with self.room(SETTINGS_FILE):
             write_yaml(self.save_dir / SETTINGS_FILE, plain)
-
-
-def split_keys(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Ultralytics' keys and ours; `kd` is our settings as they travel to multi-GPU workers."""
-    ours = {k: v for k, v in overrides.items() if k == "kd" or is_ours(k)}
-    return {k: v for k, v in overrides.items() if k not in ours}, ours
-
-
-def resolve_travelled(ours: dict[str, Any]) -> DistillSettings:
-    """Settings from user keys, or from the dict that a worker was handed."""
-    return DistillSettings.from_dict(ours["kd"]) if "kd" in ours else resolve(ours)
-
-
-def resumed_settings(run: Path, ours: dict[str, Any]) -> DistillSettings:
-    """The settings of the run that is resumed; `teacher=` and switches given now win.
-
-    Raises:
-        MisuseError: The run folder has no kd.yaml, or a key may not change on resume.
-    """
-    if "kd" in ours:
-        return DistillSettings.from_dict(ours["kd"])
-    path = run / SETTINGS_FILE
-    if not path.exists():
-        raise MisuseError(
-            f"resume={run}: no {SETTINGS_FILE} there, so it is no run of yolo-kd; resume it with yolo train resume"
-        )
-    return changed_on_resume(DistillSettings.from_dict(ultra.YAML.load(path)), ours)
-
-
-def require_teacher(settings: DistillSettings) -> None:
-    """Refuse to go on without the teacher that taught so far.
-
-    Raises:
-        MisuseError: It is not where it was.
-    """
-    path = Path(settings.teacher or "")
-    if settings.recipe.methods and path.is_absolute() and not path.exists():
-        raise MisuseError(
-            f"teacher={path}: this is the teacher of the resumed run, and no such file is there any more; put it back, or "
-            f"name where it lies now: teacher=/new/place/{path.name}"
-        )
 
 
 def _like_weights(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

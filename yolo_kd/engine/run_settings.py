@@ -1,0 +1,73 @@
+"""The settings of a run: from the keys that a user mixed, from those that travelled to a worker, or from the run's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from yolo_kd.cfg.documents import parse_yaml
+from yolo_kd.cfg.settings import DistillSettings, changed_on_resume, is_ours, resolve
+from yolo_kd.errors import MisuseError
+
+SETTINGS_FILE = "kd.yaml"
+
+
+def split_keys(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Ultralytics' keys and ours; `kd` is our settings as they travel to multi-GPU workers."""
+    ours = {k: v for k, v in overrides.items() if k == "kd" or is_ours(k)}
+    return {k: v for k, v in overrides.items() if k not in ours}, ours
+
+
+def resolve_travelled(ours: dict[str, Any]) -> DistillSettings:
+    """Settings from user keys, or from the dict that a worker was handed."""
+    return DistillSettings.from_dict(ours["kd"]) if "kd" in ours else resolve(ours)
+
+
+def resumed_settings(run: Path, ours: dict[str, Any]) -> DistillSettings:
+    """The settings of the run that is resumed; `teacher=` and switches given now win.
+
+    Raises:
+        MisuseError: The run folder has no kd.yaml, or one that is damaged, or a key may not change on resume.
+    """
+    if "kd" in ours:
+        return DistillSettings.from_dict(ours["kd"])
+    path = run / SETTINGS_FILE
+    if not path.exists():
+        raise MisuseError(
+            f"resume={run}: no {SETTINGS_FILE} there, so it is no run of yolo-kd; resume it with yolo train resume"
+        )
+    return changed_on_resume(DistillSettings.from_dict(read_mapping("resume", path)), ours)
+
+
+def read_mapping(key: str, path: Path) -> dict[str, Any]:
+    """The 'key: value' lines of a YAML.
+
+    Args:
+        key: The user's key that led to it, for messages.
+        path: The file.
+
+    Raises:
+        MisuseError: Not readable, cannot be followed, or something else.
+    """
+    try:
+        found = parse_yaml(path.read_text(encoding="utf-8", errors="ignore"))  # as Ultralytics reads it
+    except (OSError, ValueError) as error:
+        raise MisuseError(f"{key}={path}: not readable as YAML ({' '.join(str(error).split())[:200]})") from None
+    if not isinstance(found, dict):
+        raise MisuseError(f"{key}={path}: expected 'key: value' lines")
+    return found
+
+
+def require_teacher(settings: DistillSettings) -> None:
+    """Refuse to go on without the teacher that taught so far.
+
+    Raises:
+        MisuseError: It is not where it was.
+    """
+    path = Path(settings.teacher or "")
+    if settings.recipe.methods and path.is_absolute() and not path.exists():
+        raise MisuseError(
+            f"teacher={path}: this is the teacher of the resumed run, and no such file is there any more; put it back, or "
+            f"name where it lies now: teacher=/new/place/{path.name}"
+        )

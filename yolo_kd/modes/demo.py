@@ -98,8 +98,8 @@ def expected_minutes(keys: Mapping[str, Any]) -> dict[str, float]:
     teacher, student = (pixels * keys[key] / DEFAULTS[key] for key in ("teacher_epochs", "epochs"))
     return {
         "render scenes": 0.4 * pixels,
-        "teacher": 4.6 * teacher,
-        "plain student": 2.0 * student,
+        "teacher": 4.2 * teacher,
+        "plain student": 1.9 * student,
         "distilled student": 3.1 * student,
         "table": 0.1,
         "INT8": 1.0,

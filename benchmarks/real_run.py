@@ -303,7 +303,7 @@ def _plot(name: str, out: Path, arms: list[str], seeds: list[int], teacher: floa
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, (by_epoch, by_time) = plt.subplots(1, 2, figsize=(11, 4), sharey=True)
+    figure, (by_epoch, by_time) = plt.subplots(1, 2, figsize=(11, 4.6), sharey=True, layout="constrained")
     for index, arm in enumerate(arms):
         for seed in seeds:
             run = _read(_folder(out, arm, seed))
@@ -316,8 +316,7 @@ def _plot(name: str, out: Path, arms: list[str], seeds: list[int], teacher: floa
         axis.set_xlabel(label)
         axis.grid(alpha=0.3)
     by_epoch.set_ylabel("mAP50-95 on val")
-    by_epoch.legend(fontsize=8)
-    figure.tight_layout()
+    figure.legend(*by_epoch.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     figure.savefig(RESULTS / f"real_run_{name}.png", dpi=110)
 
 

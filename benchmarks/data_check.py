@@ -25,6 +25,7 @@ from yolo_kd.data.description import read_description
 from yolo_kd.data.findings import Report
 from yolo_kd.data.split import read_split
 
+from benchmarks.inputs import listed
 from benchmarks.machine import quiet
 from benchmarks.result import bar, command_line, write
 from yolo_kd.cli import parse
@@ -42,7 +43,7 @@ def main() -> int:
     if not sources:
         print("data_check: data= is missing; see the head of this file", file=sys.stderr)
         return 2
-    known = [float(word) for word in str(keys["leaks"]).strip("()[]").replace(" ", "").split(",") if word]
+    known = [float(word) for word in listed(keys["leaks"])]
     if known and len(known) != len(sources):
         print(f"data_check: leaks= has {len(known)} shares, data= {len(sources)} data sets", file=sys.stderr)
         return 2

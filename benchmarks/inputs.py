@@ -62,3 +62,13 @@ def private_copy(data: Path, target: Path) -> Path:
         shutil.copytree(data.parent, part)
         part.rename(target)
     return target / data.name
+
+
+def listed(value: Any) -> list[str]:
+    """The words of a key such as `seeds=0,1`, which the command line may have made a tuple of.
+
+    >>> listed((0.36, 0)), listed("plain, pkd"), listed("")
+    (['0.36', '0'], ['plain', 'pkd'], [])
+    """
+    words = value if isinstance(value, list | tuple) else str(value).strip("()[]").split(",")
+    return [word for given in words if (word := str(given).strip())]

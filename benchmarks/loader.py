@@ -37,6 +37,7 @@ import yaml
 from yolo_kd.cfg.documents import parse_yaml
 from yolo_kd.data.split import Split, read_split
 
+from benchmarks.inputs import listed
 from benchmarks.machine import quiet
 from benchmarks.result import bar, command_line, write
 from benchmarks.step_time import random_teacher
@@ -296,7 +297,7 @@ def numbers(words: Any) -> list[int]:
     >>> numbers("320,640"), numbers(320)
     ([320, 640], [320])
     """
-    return [int(word) for word in str(words).strip("()[]").split(",")]
+    return [int(word) for word in listed(words)]
 
 
 def _sides(split: Split) -> str:

@@ -27,7 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks.inputs import private_copy
+from benchmarks.inputs import listed, private_copy
 from benchmarks.machine import quiet
 from benchmarks.result import RESULTS, bar, command_line, write
 from yolo_kd.cli import parse
@@ -69,8 +69,8 @@ def main() -> int:
     out.mkdir(parents=True, exist_ok=True)
     source = Path(keys["data"]).resolve()
     data = private_copy(source, out / "data")
-    seeds = [int(s) for s in str(keys["seeds"]).strip("()[]").split(",")]
-    arms = [a.strip() for a in str(keys["arms"]).split(",")]
+    seeds = [int(s) for s in listed(keys["seeds"])]
+    arms = listed(keys["arms"])
     shares = _shares(len(seeds))
     teacher = _given(Path(keys["teacher"]), out) if keys["teacher"] else _train_teacher(keys, data, out, shares[0])
     copies = [private_copy(source, out / f"data-s{seed}") for seed in seeds]
@@ -149,7 +149,7 @@ def _train(
 
 
 def _folder(out: Path, arm: str, seed: int) -> Path:
-    return out / f"{re.sub(r'[^a-z0-9_.+-]', '_', arm)}-s{seed}"
+    return out / f"{re.sub(r'[^A-Za-z0-9_.+-]', '_', arm)}-s{seed}"
 
 
 def _common(keys: dict[str, Any], data: Path, run: Path) -> list[str]:
@@ -173,7 +173,7 @@ def _run(run: Path, command: list[str], facts: dict[str, Any], share: set[int]) 
     shutil.rmtree(run, ignore_errors=True)
     environment = {**os.environ, "YOLO_KD_HOME": str(run.parent / f"home-{run.name}")}  # caches are this run's own
     start = time.time()
-    log = run.with_suffix(".log")
+    log = run.with_name(f"{run.name}.log")  # with_suffix would give auto:1.5-s0 and auto:1.5-s1 one log
     with log.open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
         os.sched_setaffinity(process.pid, share)

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from yolo_kd.data import scenes
 
+from benchmarks.inputs import listed
 from benchmarks.machine import cores, machine, quiet
 from benchmarks.result import bar, command_line, write
 from yolo_kd.cli import parse
@@ -139,7 +140,7 @@ def main() -> int:
     if "memory_of" in keys:
         return _memory_child(keys)
     notes = quiet()
-    sizes = [int(s) for s in str(keys["imgsz"]).strip("()[]").split(",")]
+    sizes = [int(s) for s in listed(keys["imgsz"])]
     rows: list[dict[str, Any]] = []
     by_name: dict[tuple[int, str], dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as temporary:

@@ -22,7 +22,7 @@ from typing import Any
 
 from torch import Tensor
 
-from benchmarks.inputs import private_copy
+from benchmarks.inputs import listed, private_copy
 from benchmarks.machine import quiet
 from benchmarks.result import bar, command_line, write
 from yolo_kd.cli import parse
@@ -148,7 +148,7 @@ def _students(keys: dict[str, Any], out: Path) -> dict[str, list[float]]:
     """Best val mAP50-95 of a short run per engine and seed; finished runs are kept."""
     data = private_copy(Path(keys["data"]).resolve(), out / "data" / Path(keys["data"]).parent.name)
     found: dict[str, list[float]] = {}
-    for seed in [int(s) for s in str(keys["seeds"]).strip("()[]").split(",")]:
+    for seed in [int(s) for s in listed(keys["seeds"])]:
         for engine in str(keys["students"]).split(","):
             run = out / f"student-{engine}-s{seed}"
             if not (run / "done").exists():

@@ -34,7 +34,7 @@ from typing import Any
 import yaml
 from yolo_kd.data.split import read_split
 
-from benchmarks.inputs import private_copy
+from benchmarks.inputs import listed, private_copy
 from benchmarks.machine import quiet
 from benchmarks.real_run import _given, _read, _run, _shares, _test
 from benchmarks.result import RESULTS, Bar, bar, command_line, write
@@ -73,7 +73,7 @@ def main() -> int:
     if not keys["data"] or not (keys["weights"] or keys["teacher"]):
         print("unlabeled: expected data=<yaml>, and weights=<pretrained .pt> or teacher=<trained .pt>", file=sys.stderr)
         return 2
-    arms = [arm.strip() for arm in str(keys["arms"]).strip("()[]").split(",")]
+    arms = listed(keys["arms"])
     strange = [arm for arm in arms if arm.split("+")[0] not in KINDS]
     if strange:
         print(f"unlabeled: no arm {strange[0]}; expected {', '.join(KINDS)}, with overrides after +", file=sys.stderr)
@@ -81,7 +81,7 @@ def main() -> int:
     notes = quiet()
     out, source = Path(keys["out"]).resolve() / keys["name"], Path(keys["data"]).resolve()
     out.mkdir(parents=True, exist_ok=True)
-    seeds = [int(s) for s in str(keys["seeds"]).strip("()[]").split(",")]
+    seeds = [int(s) for s in listed(keys["seeds"])]
     shares = _shares(len(seeds))
     data = private_copy(source, out / "data")
     teacher = _given(Path(keys["teacher"]), out) if keys["teacher"] else _teacher(keys, data, out, shares[0])

@@ -41,8 +41,7 @@ def write_bytes(path: Path, data: bytes, key: str = "out", *, shared: bool = Fal
         MisuseError: The place cannot be written.
         YoloKDError: The disk is full.
     """
-    if path.is_dir():
-        raise MisuseError(f"{key}={path}: is a folder, expected a file")
+    _refuse_folder(path, key)
     part = path.with_name(f"{path.name}.{os.getpid()}.part" if shared else f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,10 +68,14 @@ def refuse_taken(path: Path, mark: str, key: str = "out") -> None:
     Raises:
         MisuseError: Something else is there.
     """
-    if path.is_dir():
-        raise MisuseError(f"{key}={path}: is a folder, expected a file")
+    _refuse_folder(path, key)
     if path.exists() and mark not in path.read_text(encoding="utf-8", errors="replace"):
         raise MisuseError(f"{key}={path}: exists and was not written by this command; choose another name with {key}=")
+
+
+def _refuse_folder(path: Path, key: str) -> None:
+    if path.is_dir():
+        raise MisuseError(f"{key}={path}: is a folder, expected a file")
 
 
 def refusal(error: OSError, path: Path, key: str = "out") -> YoloKDError:

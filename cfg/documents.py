@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import yaml
+
+from yolo_kd.errors import MisuseError
 
 DIGITS = 300  # of a whole number; a float holds no more, and raises when it is asked to
 LARGEST = 1_000_000  # values that a text stands for once its aliases are followed
@@ -39,6 +42,25 @@ def parse_yaml(text: str) -> Any:
         raise ValueError("nested too deep") from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         raise ValueError(" ".join(str(error).split())[:200]) from None
+
+
+def read_mapping(key: str, path: Path) -> dict[str, Any]:
+    """The 'key: value' lines of a YAML.
+
+    Args:
+        key: The user's key that led to it, for messages.
+        path: The file.
+
+    Raises:
+        MisuseError: Not readable, cannot be followed, or something else.
+    """
+    try:
+        found = parse_yaml(path.read_text(encoding="utf-8", errors="ignore"))  # as Ultralytics reads it
+    except (OSError, ValueError) as error:
+        raise MisuseError(f"{key}={path}: not readable as YAML ({' '.join(str(error).split())[:200]})") from None
+    if not isinstance(found, dict):
+        raise MisuseError(f"{key}={path}: expected 'key: value' lines")
+    return found
 
 
 def parse_json(text: str | bytes) -> Any:

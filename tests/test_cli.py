@@ -326,14 +326,14 @@ def test_distill_from_python_returns_metrics(tmp_path, pictures, make_checkpoint
 
 @pytest.mark.slow
 def test_demo_compares_three_models(capsys, monkeypatch, tmp_path):
-    """Its last part, INT8, is tests/modes/test_demo.py's; that `auto` picks an engine is engine/test_selection.py's."""
+    """That `auto` picks an engine is engine/test_selection.py's."""
     import json
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demo, "VAL_IMAGES", 8)
-    common, deployed = demo._common, []
+    monkeypatch.setattr(demo, "CALIBRATION", 8)
+    common = demo._common
     monkeypatch.setattr(demo, "_common", lambda *args: {**common(*args), "teacher_engine": "torch"})
-    monkeypatch.setattr(demo, "_deploy", lambda *args: deployed.append(args))
     keys = ["images=16", "imgsz=64", "teacher=yolov8n.yaml", "teacher_epochs=1", "epochs=1", "force=true"]
     assert main(["demo", "out=demo", *keys]) == 0
     out = tmp_path / "demo"
@@ -341,6 +341,6 @@ def test_demo_compares_three_models(capsys, monkeypatch, tmp_path):
     assert [r["model"] for r in rows] == ["teacher", "plain student", "distilled student"]
     assert all(r["parameters"] > 3e6 and r["GFLOPs"] > 0 and 0 <= r["mAP50-95"] <= r["mAP50"] <= 1 for r in rows)
     assert (out / "demo.jpg").exists() and (out / "traffic-0.mp4").exists()
-    [(folder, data, best, settings)] = deployed
-    assert (folder, best, settings["imgsz"]) == (out, out / "distilled" / "weights" / "best.pt", 64) and data.exists()
+    int8 = json.loads((out / "int8.json").read_text())
+    assert [row["net"] for row in int8["rows"]] == ["float", "INT8"] and isinstance(int8["verdict"]["passed"], bool)
     assert main(["demo", "imags=3"]) == 2 and "did you mean 'images'" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from yolo_kd.cfg.documents import read_mapping
 from yolo_kd.cfg.settings import DistillSettings, changed_on_resume, default_keys, is_ours, resolve
 from yolo_kd.cfg.values import read_value
 from yolo_kd.data import scenes
@@ -17,7 +18,7 @@ from yolo_kd.data.unlabeled import find_unlabeled
 from yolo_kd.engine import ultra
 from yolo_kd.engine.pair_check import check_pair
 from yolo_kd.engine.resume import usable_checkpoint
-from yolo_kd.engine.run_settings import read_mapping, resumed_settings
+from yolo_kd.engine.run_settings import resumed_settings
 from yolo_kd.engine.terms import check_arguments
 from yolo_kd.engine.trainer import DistillationTrainer
 from yolo_kd.engine.untouched import untouched_pictures

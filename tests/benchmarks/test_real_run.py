@@ -73,3 +73,22 @@ def test_a_teacher_that_is_as_good_as_plain_does_not_lose_the_result(tmp_path, m
     found = report(tmp_path, monkeypatch, 0.2)
     assert all(row.get("val gap recovered") is None for row in found["rows"])
     assert not any("of the gap" in bar["name"] for bar in found["bars"])
+
+
+def test_arms_that_differ_in_a_capital_and_seeds_have_folders_and_logs_of_their_own(tmp_path, monkeypatch):
+    logs: list[Path] = []
+
+    def started(*_, stdout, **__):
+        logs.append(Path(stdout.name))
+        raise InterruptedError
+
+    monkeypatch.setattr(real_run.subprocess, "Popen", started)
+    runs = [
+        real_run._folder(tmp_path, arm, seed)
+        for arm in ("a+b=auto:1.5", "a+b=auto:1.5T", "a+b=auto:1.5F")
+        for seed in (0, 1)
+    ]
+    for run in runs:
+        with pytest.raises(InterruptedError):
+            real_run._run(run, ["train"], {}, {0})
+    assert len(set(runs)) == len(set(logs)) == 6

@@ -23,10 +23,7 @@ ARMS: dict[str, dict[str, Any]] = {
         "teacher_engine": "torch", "schedule": "cosine",
     },
 }  # fmt: skip
-KINDS = {
-    "plain": [["save"], ["step", "validation"], ["row"]],
-    "distilled": [["batch", "save"], ["save", "step", "row"]],
-}
+KINDS = [["save"], ["batch", "save"], ["step", "validation"], ["row"], ["save", "save", "batch"]]
 
 
 @pytest.mark.slow
@@ -35,14 +32,14 @@ def test_a_killed_run_ends_like_one_that_was_not(arm, tiny, pictures, make_check
     keys = {**KEYS, **ARMS[arm], "data": str(pictures), "student": str(tiny)}
     if arm != "plain":
         keys["teacher"] = str(make_checkpoint("yolov8n.yaml", seed=1))
-    request = {"root": str(tmp_path), "keys": keys, "kinds": KINDS[arm], "seed": 5}
+    request = {"root": str(tmp_path), "keys": keys, "kinds": KINDS, "seed": 5}
     done = subprocess.run(
         [sys.executable, "-m", "tests.engine.killing", json.dumps(request)],
         cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     whole, *runs = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(runs) == len(KINDS[arm])
+    assert len(runs) == len(KINDS)
     for run in (whole, *runs):
         error = Path(run["root"]) / "error.txt"
         assert run["code"] == 0, (run, error.read_text() if error.exists() else "")

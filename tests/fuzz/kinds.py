@@ -280,8 +280,5 @@ def from_corpus(path: Path) -> Input:
 def _asked_for(words: Sequence[str]) -> tuple[str, ...]:
     """The files that a command line asks to write: what `out=` names, a manifest for the verdict, settings of a resumed run."""
     given = dict(word.partition("=")[::2] for word in words if isinstance(word, str))
-    return (
-        *RESUMED,
-        given.get("out", "calibration.json").strip(),
-        f"{given.get('artifact', '').strip().rstrip('/')}/artifact.json",
-    )
+    out = given.get("out", "calibration.json" if words[:1] == ["calibrate"] else "").strip()
+    return *RESUMED, out, f"{given.get('artifact', '').strip().rstrip('/')}/artifact.json"

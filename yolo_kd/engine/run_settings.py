@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from yolo_kd.cfg.documents import parse_yaml
+from yolo_kd.cfg.documents import read_mapping
 from yolo_kd.cfg.settings import DistillSettings, changed_on_resume, is_ours, resolve
 from yolo_kd.errors import MisuseError
 
@@ -38,25 +38,6 @@ def resumed_settings(run: Path, ours: dict[str, Any]) -> DistillSettings:
             f"resume={run}: no {SETTINGS_FILE} there, so it is no run of yolo-kd; resume it with yolo train resume"
         )
     return changed_on_resume(DistillSettings.from_dict(read_mapping("resume", path)), ours)
-
-
-def read_mapping(key: str, path: Path) -> dict[str, Any]:
-    """The 'key: value' lines of a YAML.
-
-    Args:
-        key: The user's key that led to it, for messages.
-        path: The file.
-
-    Raises:
-        MisuseError: Not readable, cannot be followed, or something else.
-    """
-    try:
-        found = parse_yaml(path.read_text(encoding="utf-8", errors="ignore"))  # as Ultralytics reads it
-    except (OSError, ValueError) as error:
-        raise MisuseError(f"{key}={path}: not readable as YAML ({' '.join(str(error).split())[:200]})") from None
-    if not isinstance(found, dict):
-        raise MisuseError(f"{key}={path}: expected 'key: value' lines")
-    return found
 
 
 def require_teacher(settings: DistillSettings) -> None:

@@ -6,13 +6,28 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.render import PAGE, render
+from benchmarks.render import PAGE, SHORTFALLS, UNKNOWN, render
 from benchmarks.result import bar, write
 from yolo_kd.errors import MisuseError
 
 
 def test_the_page_is_up_to_date() -> None:
     assert PAGE.read_text(encoding="utf-8") == render(), "run `make results`"
+
+
+def test_every_bar_that_falls_short_says_why() -> None:
+    assert f"Why: {UNKNOWN}" not in render(), f"explain it in docs/results/{SHORTFALLS}"
+
+
+def test_a_missed_bar_is_followed_by_its_reason_and_a_reason_by_a_missed_bar(tmp_path: Path) -> None:
+    write("speed", "python x.py", [{"x": 1}], [bar("fast", 2, 1, "<="), bar("small", 3, 1, "<=")], folder=tmp_path)
+    (tmp_path / SHORTFALLS).write_text("speed:\n  fast: the disk\n    is slow\n", encoding="utf-8")
+    page = render(tmp_path)
+    assert "FALLS SHORT by 1 (100 %)\n  Why: the disk is slow\n- small" in page
+    assert f"FALLS SHORT by 2 (200 %)\n  Why: {UNKNOWN}\n" in page
+    write("speed", "python x.py", [{"x": 1}], [bar("fast", 1, 1, "<=")], folder=tmp_path)
+    with pytest.raises(MisuseError, match=f"{SHORTFALLS}: speed has no bar 'fast' that falls short"):
+        render(tmp_path)
 
 
 def test_tables_bars_notes_command_and_machine_are_on_the_page(tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ YOLOv8-L teaches YOLOv8-n. Weights do not change what a step costs, so both star
 INT8 ranges that make sense). All arms live in one process and take turns step by step, so that they share whatever the
 machine does meanwhile. "As it ships" includes that Ultralytics leaves one core idle; a row with all cores stands beside.
 What the distillers add to the backward pass is the difference to our plain arm's, in the same rounds; it holds what
-their gradients cost in the student, too. Peak memory is measured in a process of its own per arm. GPUs are not
-covered: parts are timed without waiting for one. Which engines agree with float32 is teacher_engine.py's
-matter, measured with trained teachers: `passing=` names them, and only they count for the bars; INT8 is timed anyway.
+their gradients cost in the student, too. Peak memory is measured in a process of its own per arm. Which engines agree
+with float32 is teacher_engine.py's matter, measured with trained teachers: `passing=` names them, and only they count
+for the bars; INT8 is timed anyway. Where there is a GPU, training takes place there, as it does for a user: every clock
+waits for it, peak memory is the GPU's, the teacher is torch's, and the one bar is the GPU's. The files in docs/results come
+from machines without one.
 """
 
 from __future__ import annotations
@@ -63,19 +65,25 @@ class Arm:
         self.parts = dict.fromkeys(PARTS, 0.0)
         trainer = self.trainer
         batch = {k: (v.clone() if torch.is_tensor(v) else v) for k, v in self.batches[index % 2].items()}
-        start = time.perf_counter()
+        start = self._clock()
         with torch.amp.autocast(trainer.device.type, enabled=bool(trainer.amp)):
             batch = trainer.preprocess_batch(batch)
             loss = trainer.model(batch)[0].sum()
-        forward = time.perf_counter()
+        forward = self._clock()
         trainer.scaler.scale(loss).backward()
-        backward = time.perf_counter()
+        backward = self._clock()
         trainer.optimizer_step()
-        end = time.perf_counter()
+        end = self._clock()
         inner = self.parts["teacher"] + self.parts["distillers"] + self.parts["detection loss"]
         self.parts["student forward"] = forward - start - inner
         self.parts["backward"], self.parts["optimizer"] = backward - forward, end - backward
         return {"step": end - start, **self.parts}
+
+    def _clock(self) -> float:
+        """Seconds, once a GPU has done what it was given so far."""
+        if self.trainer.device.type != "cpu":
+            torch.accelerator.synchronize(self.trainer.device)
+        return time.perf_counter()
 
     def _instrument(self) -> None:
         criterion = getattr(self.trainer, "criterion", None)
@@ -92,11 +100,11 @@ class Arm:
 
     def _timed(self, part: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*args: Any, **keys: Any) -> Any:
-            start = time.perf_counter()
+            start = self._clock()
             try:
                 return call(*args, **keys)
             finally:
-                self.parts[part] = self.parts.get(part, 0.0) + time.perf_counter() - start
+                self.parts[part] = self.parts.get(part, 0.0) + self._clock() - start
 
         return timed
 
@@ -129,7 +137,7 @@ def arms_for(
         f"{native}, all cores": stock(f"{native}, all cores", cores(), distill_model=teacher),
         PLAIN: ours(PLAIN, distill="none"),
     }
-    for engine in ("torch", "openvino-bf16", "openvino-int8"):
+    for engine in ("torch",) if torch.cuda.is_available() else ("torch", "openvino-bf16", "openvino-int8"):
         makers[f"ours csgr_lqe, {engine}"] = ours(f"ours csgr_lqe, {engine}", teacher=teacher, teacher_engine=engine)
     return makers
 
@@ -187,6 +195,14 @@ def extra_backward(distilled: list[float], plain: list[float]) -> float | None:
 
 def _bars(rows: dict[tuple[int, str], dict[str, Any]], sizes: list[int], passing: list[str]) -> list[Any]:
     plain, native = "Ultralytics plain", "Ultralytics distill_model="
+    if machine()["gpu"]:
+        engine = "ours csgr_lqe, torch"
+        both = [size for size in sizes if (size, engine) in rows and (size, native) in rows]
+        steps = {size: (rows[size, engine]["s/step"], rows[size, native]["s/step"]) for size in both}
+        return [
+            bar(f"{size} px: ours / Ultralytics' distillation", ours / theirs, 0.75, "<=")
+            for size, (ours, theirs) in steps.items()
+        ]
     amx = "amx_bf16" in str(machine()["isa"])
     bars = []
     for size in sizes:
@@ -278,6 +294,9 @@ def _memory_child(keys: dict[str, Any]) -> int:
     arm = makers[str(keys["memory_of"])]()
     for index in range(2):
         arm.step(index)
+    if torch.cuda.is_available():
+        print(json.dumps({"peak_gib": torch.cuda.max_memory_allocated() / 2**30}))
+        return 0
     # Not ru_maxrss: it is handed down from the process that started this one.
     status = Path("/proc/self/status").read_text()
     peak_kib = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))

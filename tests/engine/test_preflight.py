@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from yolo_kd.engine.preflight import decide
+from yolo_kd.engine.preflight import REPORT, decide, load_report, save_report
+from yolo_kd.errors import MisuseError
 
 
 def maps(teacher50, teacher, student=None):
@@ -27,6 +28,34 @@ def test_a_teacher_above_the_floor_may_teach():
 )
 def test_others_may_not(found, said):
     assert said in decide(found, 0.05)
+
+
+def test_a_resumed_run_reads_the_report_of_its_own_teacher(tmp_path):
+    report = {"teacher_sha256": "ab", "maps": {"teacher": {"mAP50": 0.5}}, "engine": "torch-fp32", "engines": []}
+    assert load_report(tmp_path, "ab") is None
+    save_report(tmp_path, report)
+    assert load_report(tmp_path, "ab") == report and load_report(tmp_path, "cd") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"teacher_sha256": "ab", "eng', "Unterminated string"),
+        ("[1]", "a list for names"),
+        ("7", "a int for names"),
+        ('{"teacher_sha256": 7}', "teacher_sha256"),
+        ('{"engine": ["torch-fp32"]}', "engine"),
+        ("[" * 20_000, "nested too deep"),
+        ('{"teacher": "\\ud800"}', "surrogates"),
+    ],
+)
+def test_a_damaged_report_is_one_line(tmp_path, text, said):
+    (tmp_path / REPORT).write_text(text)
+    with pytest.raises(
+        MisuseError, match=rf"preflight.json: no report as a run writes it \(.*{said}.*delete it"
+    ) as refusal:
+        load_report(tmp_path, "ab")
+    assert str(refusal.value).isprintable()
 
 
 def test_teacher_is_measured_on_the_shared_classes_by_name(train):

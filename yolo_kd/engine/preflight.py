@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from yolo_kd.cfg.atomic import write_text
+from yolo_kd.cfg.documents import misfit, parse_json
 from yolo_kd.deploy.artifact import sha256
 from yolo_kd.distillers.base import ClassMap, HeadOutput
 from yolo_kd.engine import classes as class_lists
@@ -21,6 +22,7 @@ from yolo_kd.engine.teacher import Teacher
 from yolo_kd.errors import GateError, MisuseError
 
 REPORT = "preflight.json"
+READ = {"teacher_sha256": str, "engine": str}  # what a resumed run goes by
 MARGIN = 0.002  # mAP50-95 that half precision may move; a smaller lead is none
 
 
@@ -113,10 +115,25 @@ def save_report(folder: Path, report: dict[str, Any]) -> None:
 
 
 def load_report(folder: Path, sha256: str) -> dict[str, Any] | None:
-    """The report of the run that is resumed, if it is about the same teacher."""
+    """The report of the run that is resumed, if it is about the same teacher.
+
+    Raises:
+        MisuseError: It is damaged: measured anew, another engine may win, and the run would end otherwise.
+    """
     path = folder / REPORT
-    report = json.loads(path.read_text()) if path.exists() else None
-    return report if report and report.get("teacher_sha256") == sha256 else None
+    if not path.exists():
+        return None
+    try:
+        report = parse_json(path.read_text(encoding="utf-8"))
+        wrong = "" if isinstance(report, dict) else f"a {type(report).__name__} for names and values"
+        wrong = wrong or misfit(report, READ)
+    except (OSError, ValueError) as error:
+        report, wrong = {}, " ".join(str(error).split())[:100]
+    if wrong:
+        raise MisuseError(
+            f"{path}: no report as a run writes it ({wrong}); put it back, or delete it to have the teacher measured anew"
+        )
+    return report if report.get("teacher_sha256") == sha256 else None
 
 
 def _full_output(teacher: Teacher) -> Callable[[Any], HeadOutput]:

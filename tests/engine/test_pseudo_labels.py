@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -66,6 +67,56 @@ def test_shares_of_a_letterboxed_picture_worked_by_hand():
     grey = [0, 0, 64, 15, 0.9, 1]  # in the padding
     found = pseudo_labels._in_shares(np.array([inside, beyond, grey]), sample)
     assert found == [[2, 0.5, 0.375, 0.5, 0.25, 0.75], [0, 0.25, 0.25, 0.5, 0.5, 0.5]]
+
+
+WHOLE = {
+    "version": pseudo_labels.VERSION, "confidence": 0.4, "teacher": "t.pt", "images": 2, "images_with_boxes": 1, "boxes": 1,
+    "classes": {"car": 1}, "boxes_of": [[[0, 0.5, 0.5, 0.25, 0.5, 0.9]], []],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        {"boxes_of": [7, []]},
+        {"boxes_of": "xy"},
+        {"boxes_of": [[7], []]},
+        {"boxes_of": [[[0, 0.5, 0.5, 0.25, 0.5]], []]},
+        {"boxes_of": [[[0, 0.5, 0.5, None, 0.5, 0.9]], []]},
+        {"boxes_of": [[[3, 0.5, 0.5, 0.25, 0.5, 0.9]], []]},
+        {"boxes_of": [[[0.5, 0.5, 0.5, 0.25, 0.5, 0.9]], []]},
+        {"boxes_of": [[[0, 1.5, 0.5, 0.25, 0.5, 0.9]], []]},
+        {"boxes_of": [[[0, -0.5, 0.5, 0.25, 0.5, 0.9]], []]},
+        {"boxes_of": [[[0, float("nan"), 0.5, 0.25, 0.5, 0.9]], []]},
+        {"boxes_of": WHOLE["boxes_of"][:1]},
+        {"boxes": 0},
+        {"classes": ["car"]},
+        {"classes": None},
+        {"confidence": "0.4"},
+        {"version": 0},
+        [WHOLE],
+        7,
+        "[" * 20_000,
+    ],
+    ids=lambda damaged: str(damaged)[:40],
+)
+def test_a_damaged_record_is_made_again(monkeypatch, tmp_path, damaged):
+    """Of a resumed run; a whole one is taken."""
+    record = tmp_path / pseudo_labels.RECORD
+    text = {**WHOLE, **damaged} if isinstance(damaged, dict) else damaged
+    record.write_text(text if isinstance(text, str) else json.dumps(text))
+    fresh = {**WHOLE, "teacher": "again.pt"}
+    monkeypatch.setattr(pseudo_labels, "_found", lambda *_: fresh)
+    said: list[str] = []
+    kd, names = SimpleNamespace(pseudo_labels=0.4), {0: "car", 1: "truck", 2: "person"}
+    trainer = SimpleNamespace(save_dir=tmp_path, resume=True, kd=kd, data={"names": names}, log=said.append)
+    boxes = pseudo_labels.pseudo_labels(trainer, [Path("0.png"), Path("1.png")], {})
+    assert [rows.tolist() for rows in boxes] == [[[0, 0.5, 0.5, 0.25, 0.5]], []]
+    assert said[0].startswith("pseudo-labels of again.pt above 0.4: 1 boxes in 1 of 2") and len(said) == 1
+    assert json.loads(record.read_text()) == fresh
+    record.write_text(json.dumps(WHOLE))
+    pseudo_labels.pseudo_labels(trainer, [Path("0.png"), Path("1.png")], {})
+    assert said[1].startswith("pseudo-labels of t.pt")
 
 
 def test_are_where_the_objects_are_and_are_recorded_with_counts(train, learnt, pictures, mixed_pool, lines):

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from yolo_kd.cfg.atomic import write_text
+from yolo_kd.cfg.documents import misfit, parse_json
 from yolo_kd.cfg.home import cache_home
 from yolo_kd.data.unlabeled import digest_of
 from yolo_kd.distillers.base import ClassMap
@@ -36,6 +37,11 @@ RECORD = "pseudo_labels.json"
 FOLDER = "pseudo_labels"
 VERSION = 1  # raise it when the same inputs would give other boxes
 DIGITS = 6  # of a coordinate, as in label files
+ROW = 6  # class, box, confidence
+KEPT = {
+    "version": int, "confidence": float, "teacher": str, "images": int, "images_with_boxes": int, "boxes": int,
+    "classes": {"*": int}, "boxes_of": [[[float]]],
+}  # fmt: skip
 
 
 def pseudo_labels(trainer: Any, images: Sequence[Path], settings: Mapping[str, Any]) -> list[np.ndarray]:
@@ -52,7 +58,7 @@ def pseudo_labels(trainer: Any, images: Sequence[Path], settings: Mapping[str, A
     """
     record = trainer.save_dir / RECORD
     known = trainer.resume or ultra.RANK > 0  # else what lies there is of a run that was here before
-    found = _read(record, len(images)) if known else None
+    found = _read(record, len(images), len(trainer.data["names"])) if known else None
     if found is None:
         found = _found(trainer, images, settings)
         if ultra.RANK in {-1, 0}:
@@ -81,7 +87,7 @@ def _found(trainer: Any, images: Sequence[Path], settings: Mapping[str, Any]) ->
             "images": digest_of(images),
         }
         path = cache_home() / FOLDER / f"{teacher.sha256[:16]}-{key_digest(key)}.json"
-        found = _read(path, len(images))
+        found = _read(path, len(images), len(trainer.data["names"]))
         if found is None:
             boxes = _detect(trainer, teacher, shared, images, settings)
             found = _counted(boxes, kd.pseudo_labels, teacher, trainer.data["names"])
@@ -150,11 +156,17 @@ def _counted(
     }
 
 
-def _read(path: Path, images: int) -> dict[str, Any] | None:
-    """What was kept for as many pictures; None where it is missing or damaged, and is made again."""
+def _read(path: Path, images: int, classes: int) -> dict[str, Any] | None:
+    """What was kept for as many pictures and classes; None where it is missing or damaged, and is made again."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        whole = found["version"] == VERSION and len(found["boxes_of"]) == images and found["boxes"] >= 0
+        found = parse_json(path.read_text(encoding="utf-8"))
+        rows = [row for rows in found["boxes_of"] for row in rows]
+        whole = (
+            not misfit(found, KEPT)
+            and None not in [found[name] for name in KEPT]
+            and (found["version"], len(found["boxes_of"]), found["boxes"]) == (VERSION, images, len(rows))
+            and all(len(row) == ROW and row[0] in range(classes) and 0 <= min(row) <= max(row[1:]) <= 1 for row in rows)
+        )
         return found if whole else None
     except (OSError, ValueError, TypeError, KeyError):
         return None

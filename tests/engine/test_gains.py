@@ -11,6 +11,7 @@ from yolo_kd.cfg.settings import Recipe
 from yolo_kd.engine import ultra
 from yolo_kd.engine.classes import match
 from yolo_kd.engine.criterion import DistillationCriterion
+from yolo_kd.engine.schedule import Schedule
 from yolo_kd.engine.teacher import Teacher
 from yolo_kd.engine.terms import build_methods
 
@@ -68,6 +69,22 @@ def test_the_gradient_that_arrives_is_the_wanted_share(criterion):
         vector, _ = criterion(preds, batch)
         found = norm(vector[-1], at[term.acts_on]) / norm(detection, at[term.acts_on])
         assert found == pytest.approx(term.share, rel=0.05), term.key
+
+
+def test_the_schedule_reaches_the_loss(criterion):
+    batch = batch_of_three()
+    criterion.schedule = Schedule("linear")
+    for term in criterion.terms:
+        term.gain, term.fixed = 1.0, True
+    preds = criterion.student(batch["img"])
+    detection, distilled = [], []
+    for progress in (0.0, 0.5):
+        criterion.start_epoch(progress, False, warm=True)
+        vector, _ = criterion(preds, batch)
+        detection.append(vector[:-1].tolist())
+        distilled.append(float(vector[-1]))
+    assert distilled[0] > 0 and distilled[1] == pytest.approx(distilled[0] / 2)
+    assert detection[0] == detection[1], "the schedule is of the terms alone"
 
 
 def test_a_run_that_ends_before_calibration_says_so(criterion):

@@ -61,14 +61,14 @@ browser: ## install the headless Chromium that the tests open reports in, unless
 check: lint types fast ## what to run before a commit: lint, types, import rules, fast tests
 
 .PHONY: lint
-lint: $(STAMP)
+lint: $(STAMP) ## ruff: rules and format
 	@"$(BIN)/ruff" check .
 	@"$(BIN)/ruff" format --check .
 
 # mypy finds yolo_kd.cfg, yolo_kd.data and yolo_kd.deploy only where they lie inside yolo_kd, as they do once installed.
 # A folder of links shows it that tree without building a wheel; sed turns its paths back into those of the checkout.
 .PHONY: types
-types: $(STAMP)
+types: $(STAMP) ## mypy
 	@rm -rf build/types && mkdir -p build/types/yolo_kd
 	@cd build/types/yolo_kd && ln -s ../../../yolo_kd/*.py ../../../yolo_kd/*/ ../../../cfg ../../../data ../../../deploy .
 	@ln -s ../../benchmarks build/types/benchmarks
@@ -79,7 +79,7 @@ types: $(STAMP)
 
 # Without the tests that train models, which `make test` runs.
 .PHONY: fast
-fast: $(STAMP)
+fast: $(STAMP) ## the tests that train no model, on several cores (ARGS goes to pytest)
 	@$(SEVERAL) -m "not slow" --ignore=tests/engine $(ARGS)
 
 .PHONY: format

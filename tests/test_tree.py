@@ -66,6 +66,12 @@ def test_make_test_brings_the_browser_that_it_needs() -> None:
     assert 0 < done.stdout.index("command -v chromium") < done.stdout.index("-m pytest")
 
 
+def test_make_alone_lists_every_target() -> None:
+    done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
+    told = re.findall(r"^  ([a-z]+) +\S", done.stdout, re.MULTILINE)
+    assert told == re.findall(r"^\.PHONY: (\S+)", text_of(ROOT / "Makefile"), re.MULTILINE)
+
+
 def test_no_file_has_a_vague_name() -> None:
     assert [path for path in files() if path.name in VAGUE] == []
 

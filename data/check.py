@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from yolo_kd.data.description import PARTS, Description
+from yolo_kd.data.description import PARTS, Description, miscount
 from yolo_kd.data.findings import Count, Report
 from yolo_kd.data.labels import parse_labels
 from yolo_kd.data.split import label_path, listed, read_text
@@ -77,6 +77,8 @@ def check(
     report = Report(str(data.source), data.names, deep, "" if deep else QUICK)
     if sorted(data.names) != list(range(len(data.names))):
         report.add("names_gap", "names", what=f"the ids are {', '.join(map(str, list(data.names)[:10]))}")
+    if what := miscount(data.raw):
+        report.add("names_count", "nc", what=what)
     parts = {part: _listed(data.parts.get(part, ()), part, report) for part in PARTS if part in data.parts}
     for part in needed:
         if not parts.get(part):

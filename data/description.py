@@ -1,8 +1,8 @@
 """data.yaml: where the parts of a data set lie and what its classes are called, found where Ultralytics finds them.
 
 `path` is its own folder if left out; a relative one is looked for where the command runs, then in Ultralytics' folder of
-data sets, and never beside the YAML. `train`, `val` and `test` are folders, .txt lists, or lists of these. A name without a
-file, such as data=soda10m.yaml, is one of the descriptors that come with yolo-kd.
+data sets, and never beside the YAML. `train`, `val` and `test` are folders, .txt lists, or lists of these. `nc` alone gives
+classes without names. A name without a file, such as data=soda10m.yaml, is one of the descriptors that come with yolo-kd.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from yolo_kd.cfg.documents import parse_yaml
+from yolo_kd.cfg.documents import LARGEST, read_mapping
 
 from yolo_kd.errors import MisuseError, did_you_mean
 
@@ -43,19 +43,14 @@ def read_description(source: str | Path) -> Description:
     """Read a data.yaml.
 
     Raises:
-        MisuseError: No such file, no YAML, no names, or a `path` that is nowhere but beside it.
+        MisuseError: No such file, no YAML, neither names nor nc, or a `path` that is nowhere but beside it.
     """
     path = find_description(source)
     if path is None:
         folder, name = Path(source).parent, Path(source).name
         near = did_you_mean(name, [*(p.name for p in folder.glob("*.y*ml")), *(f"{n}.yaml" for n in descriptors())])
         raise MisuseError(f"data={source}: no such data set YAML{near}")
-    try:
-        raw = parse_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MisuseError(f"data={source}: not readable as YAML ({' '.join(str(error).split())[:100]})") from None
-    if not isinstance(raw, dict):
-        raise MisuseError(f"data={source}: expected 'key: value' lines, e.g. 'train: images/train'")
+    raw = read_mapping("data", path)
     root = _root(path, raw.get("path"))
     parts: dict[str, tuple[Path, ...]] = {}
     for part in PARTS:
@@ -64,7 +59,19 @@ def read_description(source: str | Path) -> Description:
             parts |= {part: tuple(root / str(entry) for entry in entries)} if entries else {}
         else:
             parts[part] = (_place(root, str(entries)),)
-    return Description(path, _names(raw.get("names"), source), parts, raw)
+    return Description(path, _names(raw, source), parts, raw)
+
+
+def miscount(raw: Mapping[str, Any]) -> str:
+    """What is wrong with `nc` beside `names`, for which Ultralytics refuses a data.yaml; empty if nothing is.
+
+    >>> miscount({"nc": 2, "names": ["car"]}), miscount({"nc": "1", "names": ["car"]})
+    ('2, expected the number of names, which is 1', '')
+    """
+    names = raw.get("names")
+    if names is None or "nc" not in raw or _whole(raw["nc"]) == len(names):
+        return ""
+    return f"{raw['nc']}, expected the number of names, which is {len(names)}"
 
 
 def find_description(source: str | Path) -> Path | None:
@@ -116,12 +123,28 @@ def _datasets_dir(path: Path) -> list[Path]:
         return []  # Ultralytics has never run here
 
 
-def _names(raw: Any, source: str | Path) -> dict[int, str]:
-    pairs = enumerate(raw) if isinstance(raw, list) else raw.items() if isinstance(raw, dict) else ()
+def _names(raw: Mapping[str, Any], source: str | Path) -> dict[int, str]:
+    given = raw.get("names")
+    if given is None and "nc" in raw:
+        count = _whole(raw["nc"])
+        if count is None or not 0 < count <= LARGEST:
+            raise MisuseError(f"data={source}: expected names: or nc: the number of classes, got nc: {raw['nc']!r:.60}")
+        return {i: f"class_{i}" for i in range(count)}  # what Ultralytics calls them
+    pairs = enumerate(given) if isinstance(given, list) else given.items() if isinstance(given, dict) else ()
     try:
         names = {int(k): str(v) for k, v in pairs}
     except (TypeError, ValueError):
         names = {}
     if not names:
-        raise MisuseError(f"data={source}: expected names: a list of class names, or id: name; got {raw!r}")
+        raise MisuseError(f"data={source}: expected names: a list of class names, or id: name; got {given!r}")
     return names
+
+
+def _whole(value: Any) -> int | None:
+    """A number of classes as Ultralytics takes it, as text or with .0 too; None if it is none."""
+    if isinstance(value, int):
+        return value
+    try:
+        return int(float(value)) if isinstance(value, float | str) and float(value).is_integer() else None
+    except ValueError:
+        return None

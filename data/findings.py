@@ -30,6 +30,7 @@ KINDS: dict[str, Kind] = {
     "part_empty": Kind("a part without images, or no such part", stops=True),
     "part_unlabelled": Kind("images and not one box; nothing is learnt or measured on them", stops=True),
     "names_gap": Kind("class ids are not 0, 1, 2, ... without a gap; Ultralytics refuses that", stops=True),
+    "names_count": Kind("nc is another number than that of the names; Ultralytics refuses that", stops=True),
     "image_missing": Kind("in a list, but not on the disk; training goes on without it", stops=True),
     "image_unreadable": Kind("the file cannot be read; training goes on without it", stops=True),
     "image_empty": Kind("a file of 0 bytes; training goes on without it", stops=True),

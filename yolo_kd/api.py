@@ -235,9 +235,6 @@ def _class_names(data: str) -> dict[int, str] | None:
     path = Path(data)
     if path.suffix not in {".yaml", ".yml"} or not path.is_file():
         return None
-    found = read_mapping("data", path)
-    if found.get("names") is None and isinstance(found.get("nc"), int):
-        return {i: f"class_{i}" for i in range(found["nc"])}
     return dict(read_description(path).names)
 
 

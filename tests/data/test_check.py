@@ -86,6 +86,9 @@ def plant(birds: Birds, kind: str) -> str:
         birds.describe(names={0: "car", 1: "bus", 3: "tram"})
         birds.label("train/0.txt", BOX.replace("0", "3", 1))
         return "names"
+    if kind == "names_count":
+        birds.describe(nc=3)
+        return "nc"
     if kind == "image_missing":
         (birds.root / "val.txt").write_text("./images/val/0.jpg\n./images/val/gone.jpg\n")
         birds.describe(val="val.txt")

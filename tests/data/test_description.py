@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from yolo_kd.data.description import descriptors, find_description, read_description
+from yolo_kd.data.description import descriptors, find_description, miscount, read_description
 
 from yolo_kd.errors import MisuseError
 
@@ -79,6 +79,36 @@ def test_one_step_up_too_many_and_validation(elsewhere: Path) -> None:
     assert read_description(source).parts["train"] == (elsewhere / "yaml/../train/images",), (
         "forgiven outside of lists only"
     )
+
+
+@pytest.mark.parametrize("names", [None, ["a", "b"], {"0": "a", 1: "b"}, {0: "a", 2: "b"}, [], "ab"], ids=str)
+@pytest.mark.parametrize("nc", ["left out", 2, "2", 2.0, "2.0", 3, 1.5, "two", None, 0, -1, True, [2], "inf"], ids=str)
+def test_names_and_nc_mean_what_they_mean_to_ultralytics(elsewhere: Path, names: object, nc: object) -> None:
+    from ultralytics.data.utils import check_det_dataset
+
+    for part in ("train", "val"):
+        (elsewhere / "yaml/images" / part).mkdir(parents=True)
+    source = write(elsewhere / "yaml", names=names, **({} if nc == "left out" else {"nc": nc}))
+    try:
+        theirs = check_det_dataset(str(source), autodownload=False)["names"]
+    except (SyntaxError, TypeError, KeyError, OverflowError):
+        theirs = None
+    try:
+        found = read_description(source)
+        refused = bool(miscount(found.raw)) or sorted(found.names) != list(
+            range(len(found.names))
+        )  # the check says both
+        ours = None if refused else found.names
+    except MisuseError:
+        ours = None
+    assert ours == theirs
+
+
+def test_a_number_of_classes_beyond_any_data_set_is_one_line(elsewhere: Path) -> None:
+    with pytest.raises(
+        MisuseError, match=r"data\.yaml: expected names: or nc: the number of classes, got nc: 2000000000$"
+    ):
+        read_description(write(elsewhere / "yaml", names=None, nc=2_000_000_000))
 
 
 def test_a_name_without_a_file_is_one_that_comes_along(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ class Told:
         self.args = type("Args", (), {"data": str(data), "single_cls": single_cls, "split": split})
         self.data = check_det_dataset(str(data), autodownload=False)
         if single_cls:
-            self.data["names"] = {0: "item"}
+            self.data |= {"names": {0: "item"}, "nc": 1}  # as the trainer does
         self.lines: list[str] = []
         self.log = self.lines.append
 

@@ -8,6 +8,7 @@ from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import DetectionModel
 from yolo_kd.cfg.settings import Recipe
 
+from yolo_kd import DistillationTrainer
 from yolo_kd.engine import ultra
 from yolo_kd.engine.classes import match
 from yolo_kd.engine.criterion import DistillationCriterion
@@ -69,6 +70,20 @@ def test_the_gradient_that_arrives_is_the_wanted_share(criterion):
         vector, _ = criterion(preds, batch)
         found = norm(vector[-1], at[term.acts_on]) / norm(detection, at[term.acts_on])
         assert found == pytest.approx(term.share, rel=0.05), term.key
+
+
+def test_the_trainer_calibrates_once_warm_up_is_over(train, make_checkpoint):
+    """Warm-up is the first of three epochs; one batch after it is enough here."""
+    fixed: list[list[bool]] = []
+
+    class Spy(DistillationTrainer):
+        def _setup_train(self):
+            super()._setup_train()
+            self.add_callback("on_train_epoch_end", lambda t: fixed.append([x.fixed for x in t.criterion.terms]))
+
+    keys = {"distill": "pcd", "force": True, "teacher_engine": "torch", "calibrate_batches": 1}
+    train(Spy, teacher=str(make_checkpoint(seed=1)), epochs=3, warmup_epochs=1, **keys)
+    assert fixed == [[False, False], [True, True], [True, True]]
 
 
 def test_the_schedule_reaches_the_loss(criterion):

@@ -152,12 +152,19 @@ class TestOffMeansOff:
         ours = weights(train(distill="none", cpu_threads=NUM_THREADS, **STRICT))
         assert same(stock, ours)
 
-    @pytest.mark.parametrize("optimizer", ["SGD", "AdamW", "MuSGD"])
-    def test_gain_zero_is_none(self, train, make_checkpoint, optimizer):
+    @pytest.mark.parametrize(
+        ("optimizer", "keys"),
+        [
+            *((name, {"distill": "pkd", "pkd.pkd": 0}) for name in ("SGD", "AdamW", "MuSGD")),
+            ("SGD", {"distill": "mar", "mar.mask": 0, "mar.relation": 0}),  # hooks the student's towers
+        ],
+        ids=lambda value: value if isinstance(value, str) else value["distill"],
+    )
+    def test_gain_zero_is_none(self, train, make_checkpoint, optimizer, keys):
         none = weights(train(distill="none", optimizer=optimizer))
-        teacher = str(make_checkpoint(seed=1))
-        zero = weights(train(teacher=teacher, **{**PKD, "pkd.pkd": 0, "optimizer": optimizer}))
-        assert same(none, zero)
+        zero = train(teacher=str(make_checkpoint(seed=1)), optimizer=optimizer, **{**PKD, **keys})
+        assert all(float(zero.loss_items[column]) > 0 for column in zero.criterion.last), "nothing was measured"
+        assert same(none, weights(zero))
 
     def test_a_gain_above_zero_is_not(self, train, make_checkpoint):
         none = weights(train(distill="none"))

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from yolo_kd.cfg.settings import resolve
 
 from yolo_kd import DistillationTrainer, distill
 from yolo_kd.cli import main
-from yolo_kd.engine import ultra
+from yolo_kd.engine import ultra, unlabeled
 from yolo_kd.errors import GateError, MisuseError
 
 PKD = {"distill": "pkd", "force": True, "teacher_engine": "torch"}
@@ -302,6 +303,33 @@ class TestRecord:
         (mine / "3.png").unlink()
         with pytest.raises(MisuseError, match=rf"1 of 5 pictures of the resumed run are gone, first {mine}/3.png"):
             train(model=str(first.last), resume=str(first.last), epochs=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"videos": [], "images": []}', "no picture"),  # a batch would never be full
+        ('{"videos": [], "images": ["a.txt"]}', "'a.txt' is no picture"),
+        ('{"videos": [], "images": [7]}', "images.0 is no path"),
+        ('{"videos": [], "images": [null]}', "NoneType"),
+        ('{"videos": "a.mp4", "images": ["a.png"]}', "videos is no path"),
+        ('{"images": ["a.png"]}', "videos"),
+        ("[1]", "list indices"),
+        ('{"videos": [], "imag', "Unterminated"),
+    ],
+)
+def test_a_damaged_list_is_one_line(tmp_path, text, said):
+    record = tmp_path / unlabeled.RECORD
+    record.write_text(text)
+    with pytest.raises(MisuseError, match=f"no list of unlabeled pictures as a run writes it .*{said}.*start anew"):
+        unlabeled._require(record, resolve({"teacher": "t.pt", "unlabeled": "pool"}))
+
+
+def test_a_name_that_is_too_long_is_of_a_picture_that_is_gone(tmp_path):
+    record = tmp_path / unlabeled.RECORD
+    record.write_text(json.dumps({"videos": ["a" * 2000 + ".mp4"], "images": ["a" * 2000 + ".png"]}))
+    with pytest.raises(MisuseError, match="1 of 1 pictures of the resumed run are gone"):
+        unlabeled._require(record, resolve({"teacher": "t.pt", "unlabeled": "pool"}))
 
 
 def test_workers_and_ranks_get_the_settings(pictures: Path, bare: Path, make_checkpoint: Callable[..., Path], tmp_path):

@@ -8,6 +8,7 @@ labelled.py.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from yolo_kd.cfg.atomic import write_text
-from yolo_kd.cfg.documents import parse_json, parse_yaml
+from yolo_kd.cfg.documents import misfit, parse_json, parse_yaml
 from yolo_kd.cfg.home import cache_home
 from yolo_kd.cfg.settings import DistillSettings
 from yolo_kd.data.check import look_at_images
@@ -27,8 +28,10 @@ from yolo_kd.engine.loader import ResumableLoader
 from yolo_kd.engine.mixing import Mixture, Stream, UnlabeledDataset, mix
 from yolo_kd.engine.pseudo_labels import pseudo_labels
 from yolo_kd.errors import GateError, MisuseError
+from yolo_kd.pictures.reading import IMAGE_SUFFIXES
 
 RECORD = "unlabeled.json"
+LISTS = {"videos": [str], "images": [str]}  # in it
 DATA = "data.yaml"  # in the run folder, where the user's has no train part
 FOLDER = "frames"
 SHOWN = 3  # files of each kind in the log
@@ -199,8 +202,7 @@ def with_train_part(source: Any, run: Path, wanted: bool) -> Any:
 def _pictures(trainer: Any) -> Unlabeled:
     """Read once; pseudo-labels are found by the first rank and read by the others."""
     if trainer.unlabeled is None:
-        found = _recorded(trainer.save_dir / RECORD)
-        images = tuple(Path(image) for image in found["images"])
+        images = tuple(_recorded(trainer.save_dir / RECORD)["images"])
         boxes = None
         if trainer.kd.pseudo_labels is not None:
             with ultra.first_rank_first():
@@ -251,10 +253,16 @@ def _frames(video: Path, kd: DistillSettings) -> list[Path]:
     return frames_of(video, kd.unlabeled_frames, cache_home() / FOLDER)
 
 
-def _recorded(path: Path) -> dict[str, Any]:
+def _recorded(path: Path) -> dict[str, list[Path]]:
     try:
         found = parse_json(path.read_text(encoding="utf-8"))
-        return {key: [str(entry) for entry in found[key]] for key in ("videos", "images")}
+        if wrong := misfit(found, LISTS):
+            raise ValueError(f"{wrong} is no path")
+        lists = {key: [Path(entry) for entry in found[key]] for key in LISTS}
+        others = [image for image in lists["images"] if image.suffix.lower() not in IMAGE_SUFFIXES]
+        if others or not lists["images"]:
+            raise ValueError(f"'{others[0]}' is no picture" if others else "no picture")
+        return lists
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:100]
         raise MisuseError(f"{path}: no list of unlabeled pictures as a run writes it ({reason}); start anew") from None
@@ -263,15 +271,18 @@ def _recorded(path: Path) -> dict[str, Any]:
 def _require(record: Path, kd: DistillSettings) -> None:
     """The pictures of a resumed run are where they were; frames are taken out of their videos again."""
     found = _recorded(record)
-    for video in found["videos"]:
-        if Path(video).is_file():
-            _frames(Path(video), kd)
-    gone = [image for image in found["images"] if not Path(image).is_file()]
+    for video in filter(_is_there, found["videos"]):
+        _frames(video, kd)
+    gone = [image for image in found["images"] if not _is_there(image)]
     if gone:
         raise MisuseError(
             f"{KEY}={_named(kd)}: {len(gone)} of {len(found['images'])} pictures of the resumed run are gone, first {gone[0]}; "
             "put them back"
         )
+
+
+def _is_there(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113  # Path raises for a name that is too long
 
 
 def _readable(trainer: Any, images: Sequence[Path]) -> list[Path]:

@@ -16,6 +16,7 @@ from yolo_kd.deploy.model_card import card
 from yolo_kd.deploy.quantize.calibration import images, read_calibration
 from yolo_kd.deploy.runtime import open_detector
 
+from tests.fuzz import resumed
 from tests.fuzz.archives import mutate_checkpoint, mutate_zip
 from tests.fuzz.guard import Outcome, Sandbox
 from tests.fuzz.models import nonsense
@@ -155,6 +156,12 @@ SLOTS: dict[str, list[Slot]] = {
         Slot("run-args", "run/args.yaml", mutate_yaml, command("report", "run=run", "out=out/r.html")),
         Slot("run-preflight", "run/preflight.json", mutate_json, command("report", "run=run", "out=out/r.html")),
         Slot("run-results", "run/results.csv", mutate_text, command("report", "run=run", "out=out/r.html")),
+    ],
+    "runs": [
+        Slot("preflight", "run/preflight.json", mutate_json, resumed.read_preflight, rewrites=("run/preflight.json",)),
+        Slot("unlabeled", "run/unlabeled.json", mutate_json, resumed.read_unlabeled),
+        Slot("pseudo-labels", "run/pseudo_labels.json", mutate_json, resumed.read_pseudo_labels),
+        Slot("results", "run/results.csv", mutate_text, resumed.read_results, rewrites=("run/results.csv",)),
     ],
     "data.yaml": [
         Slot("check", "data.yaml", mutate_yaml, command("data", "check", "data=data.yaml", "jobs=1", "out=out/c.json"), rewrites=("out/c.json",)),

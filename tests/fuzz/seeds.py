@@ -22,6 +22,7 @@ from tests.data.converters.samples import SAMPLES
 from tests.deploy.tiny_nets import NET_HW, openvino_net
 from tests.evidence.sample_run import write_run
 from tests.fuzz.models import saved, tiny_model
+from tests.fuzz.resumed import write_records
 from yolo_kd.engine.resume import save_sidecar
 
 FORMATS = ("jpg", "png", "bmp", "tif", "webp")
@@ -129,6 +130,7 @@ def _checkpoints(folder: Path) -> None:
         "distillers": {},
     }
     save_sidecar(weights / "last.kd.pt", last)
+    write_records(folder / "run", [f"images/train/{i:03}.png" for i in range(4)])
     kd = resolve({"teacher": "teacher.pt", "csgr.tau": 0.2}).to_dict()
     (folder / "run" / "kd.yaml").write_text(yaml.safe_dump(kd, sort_keys=False))
 

@@ -47,7 +47,7 @@ def stand_ins(home: Path) -> Iterator[None]:
     from yolo_kd.deploy import acceptance
 
     from yolo_kd import api
-    from yolo_kd.engine import export, ultra
+    from yolo_kd.engine import export, pseudo_labels, ultra
     from yolo_kd.evidence import judge
     from yolo_kd.modes import data_sheet, demo, quantize
 
@@ -67,6 +67,7 @@ def stand_ins(home: Path) -> Iterator[None]:
         patch.setattr(training, "get_save_dir", below_out)
         patch.setattr(api, "_scenes", lambda: "data.yaml")
         patch.setattr(export, "_run", _reach)
+        patch.setattr(pseudo_labels, "_found", _reach)
         patch.setattr(quantize, "Producer", _reach)
         patch.setattr(demo, "_render", _reach)
         patch.setattr(data_sheet, "contact_sheet", _reach)

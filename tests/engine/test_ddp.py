@@ -159,6 +159,53 @@ def test_a_term_that_is_dead_on_one_rank_stops_them_all(tmp_path, make_checkpoin
     assert one[1] is False and two[1] is False, "what one rank leaves out of a step the other took"
 
 
+AGREEMENT = """
+from types import SimpleNamespace
+rank, world, port, teacher_path, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4], sys.argv[5]
+from yolo_kd.distillers.base import HeadSpec
+from yolo_kd.engine import selection, setup
+dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
+ultra.RANK = rank
+narrow, wide = (HeadSpec((width, width), (8, 16), 16, 3, (8, 8)) for width in (4, 6))
+shared = match({0: "car"}, {0: "car"})
+gains = {"csgr": {"cs": 1.0}, "lqe": {"lqe": 1.0}, "mar": {"mask": 1.0}}
+recipe = Recipe("test", {name: {**terms, "seed": rank} for name, terms in gains.items()})
+methods = build_methods(recipe, narrow, wide, shared, print)
+used = []
+distillation = setup.Distillation(SimpleNamespace(use=lambda name, engine: used.append(name)), methods, shared)
+for method in methods:
+    if method.name == "lqe" and rank == 0:
+        method.distiller.load_fit_state(method.distiller.fit_state())
+state = lambda: {f"{m.name}.{k}": v.clone() for m in methods for k, v in m.distiller.state_dict().items()}
+told = {"before": state(), "first": ultra.from_first_rank(rank), "built": []}
+distillation._agree_over_ranks()
+told["after"] = state()
+setup.sample_batches = lambda *_: []
+selection.batches_needed = lambda *_: 0
+selection.choose = lambda *_: SimpleNamespace(name=f"the choice of rank {rank}", engine=len, rows=[])
+selection.build = lambda name, *_: told["built"].append(name) or len
+keys = {"resume": False, "batch_size": 2, "world_size": world, "device": torch.device("cpu"), "log": print}
+args, kd = SimpleNamespace(multi_scale=0.0), SimpleNamespace(teacher_engine="auto")
+distillation._choose_engine(SimpleNamespace(args=args, kd=kd, **keys), {})
+told["used"] = used
+torch.save(told, f"{out}.{rank}")
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_ranks_agree_on_distillers_and_engine(tmp_path):
+    """Built from unlike seeds, fitted on the first rank alone, and with unlike timings."""
+    one, two = told_by_ranks(AGREEMENT, tmp_path, tmp_path / "no.pt")
+    unlike = {name for name, value in one["before"].items() if not torch.equal(value, two["before"][name])}
+    assert {name.partition(".")[0] for name in unlike} == {"csgr", "lqe", "mar"} and "lqe.fitted" in unlike
+    for name, value in one["before"].items():
+        assert torch.equal(one["after"][name], value) and torch.equal(two["after"][name], value), name
+    assert one["first"] == two["first"] == 0
+    assert one["used"] == two["used"] == ["the choice of rank 0"]
+    assert (one["built"], two["built"]) == ([], ["the choice of rank 0"]), "the first rank has what it measured"
+
+
 def test_workers_are_rebuilt_with_our_trainer_and_settings(monkeypatch, tmp_path, pictures, make_checkpoint):
     from ultralytics.engine import trainer as ultralytics_trainer
     from ultralytics.utils.patches import torch_load

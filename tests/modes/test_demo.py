@@ -65,6 +65,47 @@ def test_fewer_pictures_and_epochs_take_less() -> None:
     assert less["INT8"] == usual["INT8"] and list(less) == list(usual)
 
 
+def test_the_table_has_size_cost_and_both_precisions_of_each_model() -> None:
+    keys = ("model", "parameters", "GFLOPs", "epochs", "minutes", "mAP50", "mAP50-95")
+    measured = [
+        ("teacher", 11_140_000, 4.57, 13, 4.2, 0.612, 0.345),
+        ("plain student", 3_010_000, 1.31, 12, 1.9, 0.5, 0.25),
+        ("distilled student", 3_010_000, 1.31, 12, 3.1, 0.534, 0.271),
+    ]
+    rows = [dict(zip(keys, values, strict=True)) for values in measured]
+    heading, *lines = demo._table(rows).splitlines()
+    names = heading.split()
+    assert names == ["parameters", "GFLOPs", "epochs", "minutes", "mAP50", "mAP50-95"]
+    ends = [heading.index(f" {name}") + len(name) + 1 for name in names]
+    shown = [
+        ["11.14 M", "4.57", "13", "4.2", "0.612", "0.345"],
+        ["3.01 M", "1.31", "12", "1.9", "0.500", "0.250"],
+        ["3.01 M", "1.31", "12", "3.1", "0.534", "0.271"],
+    ]
+    for line, row, values in zip(lines, rows, shown, strict=True):
+        assert line.startswith(f"{row['model']} ") and len(line) == len(heading)
+        assert all(line[:end].endswith(f" {value}") for end, value in zip(ends, values, strict=True))
+
+
+def test_the_demo_prints_the_table_of_what_it_trained(tmp_path: Path, monkeypatch, caplog) -> None:
+    caplog.set_level("INFO")
+    trained: list[tuple[Any, ...]] = []
+    for name in ("_render", "_picture"):
+        monkeypatch.setattr(demo, name, lambda *_: tmp_path)
+    monkeypatch.setattr(demo, "_deploy", lambda *_: None)
+    monkeypatch.setattr(demo, "distill", lambda **keys: trained.append((keys["student"], keys["epochs"])))
+    sizes = {"parameters": 3e6, "GFLOPs": 1.31, "minutes": 1.0, "mAP50": 0.5, "mAP50-95": 0.25}
+    monkeypatch.setattr(
+        demo, "_row", lambda part, best, *_: {"model": part, **sizes, "epochs": len(trained), "weights": str(best)}
+    )
+    assert demo.main({"out": str(tmp_path)}) == 0
+    assert [student for student, _ in trained] == ["yolov8s.yaml", "yolov8n.yaml", "yolov8n.yaml"]
+    assert trained[1] == trained[2], "the same budget"
+    rows = json.loads((tmp_path / "demo.json").read_text())
+    assert [row["model"] for row in rows] == ["teacher", "plain student", "distilled student"]
+    assert caplog.text.count(demo._table(rows)) == 1
+
+
 def test_another_seed_is_another_video(tmp_path: Path, monkeypatch) -> None:
     made: list[tuple[str, int]] = []
 

@@ -99,6 +99,6 @@ results: $(STAMP) ## write docs/results.md anew from docs/results/*.json
 
 .PHONY: clean
 clean: ## remove what was built and cached; runs/ and the virtual environment stay
-	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	@find . -path "./$(VENV)" -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo "clean; 'rm -r $(VENV)' removes the virtual environment as well"

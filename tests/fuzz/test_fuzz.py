@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,27 +15,11 @@ import torch
 from tests.fuzz.guard import Reached, Sandbox
 from tests.fuzz.kinds import SLOTS, from_corpus, make
 from tests.fuzz.models import saved, tiny_model
-from tests.fuzz.seeds import make_seeds
-from tests.fuzz.stand_ins import stand_ins
 from yolo_kd.engine.ultra import load_detector
 from yolo_kd.errors import MisuseError
 
 CORPUS = sorted((Path(__file__).parent / "corpus").iterdir())
 FRESH = 30  # of each kind
-
-
-@pytest.fixture(scope="module")
-def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_seeds(tmp_path_factory.mktemp("fuzz") / "seeds")
-
-
-@pytest.fixture(scope="module")
-def sandbox(seeds: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    threads = torch.get_num_threads()
-    with stand_ins(tmp_path_factory.mktemp("home")):
-        yield Sandbox(seeds, tmp_path_factory.mktemp("fuzz") / "sandbox")
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.name)

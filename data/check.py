@@ -1,9 +1,9 @@
 """Is a data set what it says? Images, labels, parts, and what train shares with the others. Reads, never writes.
 
 The deep check decodes every image once and compares looks. It decodes them whole: JPEG's reduced decoding moves the hash by
-up to 4 of 64 bits (256 COCO pictures), and a cut file would pass. The quick check, before a training, reads headers, ends
-and labels, and hashes only files whose size occurs in two parts. Ultralytics' own loader is not used: it re-saves damaged
-JPEGs in place, writes caches beside labels, and leaves out what it cannot read.
+up to 4 of 64 bits (256 COCO pictures), and a cut file would pass. The quick check, before a training, reads headers, ends,
+checksums of PNGs and labels, and hashes only files whose size occurs in two parts. Ultralytics' own loader is not used: it
+re-saves damaged JPEGs in place, writes caches beside labels, and leaves out what it cannot read.
 """
 
 from __future__ import annotations
@@ -168,8 +168,8 @@ def _glanced(path: Path) -> Look:
         return Look(fault=(f"image_{error.kind}", str(error)))
 
 
-def _tiny(size_hw: tuple[int, int] | None) -> tuple[str, str] | None:
-    if size_hw is None or min(size_hw) >= SMALLEST:
+def _tiny(size_hw: tuple[int, int]) -> tuple[str, str] | None:
+    if min(size_hw) >= SMALLEST:
         return None
     return "image_tiny", f"has {size_hw[1]}x{size_hw[0]} pixels, expected at least {SMALLEST} on each side"
 

@@ -199,7 +199,7 @@ def _size(record: Record, found: Conversion) -> tuple[int, int] | None:
     """Height and width of the picture as training reads it; None, noted, if it cannot be used or its labels are of another size."""
     try:
         turn, size = turn_of(record.image), glance(record.image)
-        if turn >= SWAPPED or size is None:
+        if turn >= SWAPPED:
             size = read_picture(record.image).pixels.shape[:2]
     except PictureError as error:
         found.note(found.refused, f"the picture is {error.kind}", str(error))

@@ -51,6 +51,13 @@ def cut(data: Path) -> None:
     image.write_bytes(image.read_bytes()[:-30])
 
 
+def scratch(data: Path) -> None:
+    image = data.parent / "images/train/000.png"
+    whole = bytearray(image.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    image.write_bytes(bytes(whole))
+
+
 def malform(data: Path) -> None:
     (data.parent / "labels/val/000.txt").write_text("7 .5 .5 .1 .1\n")
 
@@ -60,7 +67,10 @@ def lose(data: Path) -> None:
     data.write_text(yaml.safe_dump({**yaml.safe_load(data.read_text()), "train": "train.txt"}))
 
 
-@pytest.mark.parametrize(("spoil", "kind"), [(cut, "image_damaged"), (malform, "label_class"), (lose, "image_missing")])
+@pytest.mark.parametrize(
+    ("spoil", "kind"),
+    [(cut, "image_damaged"), (scratch, "image_damaged"), (malform, "label_class"), (lose, "image_missing")],
+)
 def test_what_would_change_the_training_is_refused_forced_or_not_looked_at(
     data: Path, spoil: Callable[[Path], None], kind: str
 ) -> None:

@@ -1,7 +1,10 @@
-"""The data before the first step: what Ultralytics would leave out with a line in the log is refused instead.
+"""The data before the first step: what Ultralytics would leave out with a line in the log is refused, where that shows undecoded.
 
-Quick: headers, ends, labels, and the hash of files whose size occurs in two parts; .2 to .5 s for 1000 pictures here. It
-runs before the loader is built, which leaves out what it cannot read. What is a leak and changes no training is said.
+Quick: headers, the ends of JPEGs, the checksums of PNGs, the lengths of WebPs, labels, and the hash of files whose size
+occurs in two parts; .2 to .5 s for 1000 JPEGs here, and a PNG takes a sixteenth of decoding it (.3 ms, 256 pictures of
+HIT-UAV and COCO). Only `yolo-kd data check` sees what a decoder alone notices: a TIFF or BMP that ends behind its header,
+pixels that no checksum guards. It runs before the loader is built, which leaves out what it cannot read. What is a leak and
+changes no training is said.
 """
 
 from __future__ import annotations

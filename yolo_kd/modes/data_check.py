@@ -62,7 +62,7 @@ def help_text() -> str:
   out=          JSON file for all findings; the terminal shows the first of each kind
   near={NEAR}        of 64 bits: two pictures that differ in no more look the same (val and test against train)
   leak={LEAK:g}     share of val or test that may look like training pictures; more is an error
-  quick=false   true reads headers and labels only, as a training does before its first step
+  quick=false   true decodes nothing: headers, ends, checksums, labels; as a training does before its first step
   shown=5       findings of each kind on the terminal
   jobs={cores()}        threads
 

@@ -20,7 +20,8 @@ from typing import BinaryIO
 import numpy as np
 
 from yolo_kd.errors import MisuseError
-from yolo_kd.pictures.headers import BMP, JPEG, PNG, TIFF, frame_at, is_webp, orientation, size_in_header
+from yolo_kd.pictures.headers import PNG, orientation, size_in_header
+from yolo_kd.pictures.wholeness import is_whole
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"})
@@ -92,7 +93,7 @@ def read_picture(path: Path) -> Picture:
     with _opened(path) as file:
         data = file.read()
     size = _checked_size(path, io.BytesIO(data))
-    pixels = None if _is_cut_off(data) else _decode(data)
+    pixels = _decode(data) if is_whole(io.BytesIO(data)) else None
     if pixels is None:
         raise _damaged(path, size)
     _refuse_giant(path, (pixels.shape[0], pixels.shape[1]))  # of a format whose header is not read
@@ -106,25 +107,17 @@ def read_picture(path: Path) -> Picture:
     return Picture(np.asarray(pixels), hashlib.sha256(data).hexdigest(), remark)
 
 
-def glance(path: Path) -> tuple[int, int] | None:
-    """Height and width of a picture by its header, None where the header does not say; it is not decoded.
+def glance(path: Path) -> tuple[int, int]:
+    """Height and width of a picture by its header; it is not decoded, so that pixels may be damaged nevertheless.
 
     Raises:
-        PictureError: It is missing, empty, too large or no picture, or it is a JPEG or PNG without its end.
+        PictureError: It is missing, empty, too large or no picture; a JPEG without its end, a WebP shorter than it says, or a
+            PNG with a wrong checksum.
     """
     with _opened(path) as file:
-        head = file.read(_GLANCE)
-        behind = file.seek(max(file.seek(0, io.SEEK_END) - _GLANCE, 0))
-        tail = file.read()
         size = _checked_size(path, file)
-        if head[:3] == JPEG:
-            frame = frame_at(file)  # a thumbnail before it has an end mark of its own
-            file.seek(frame)
-            whole = (behind >= frame and _END in tail) or _END in file.read()
-        else:
-            whole = head[:8] != PNG or b"IEND" in tail[-64:]
-    if not whole or not (size or is_webp(head) or head.startswith((BMP, *TIFF))):
-        raise _damaged(path, size)
+        if size is None or not is_whole(file):
+            raise _damaged(path, size)
     return size
 
 
@@ -161,10 +154,6 @@ def sample_frames(video: Path, count: int) -> Iterator[tuple[int, np.ndarray]]:
                     yield number, frame
     finally:
         reader.release()
-
-
-_GLANCE = 1 << 16  # bytes that are read at either end
-_END = b"\xff\xd9"  # of a JPEG
 
 
 def _frames_of(video: Path) -> int:
@@ -258,14 +247,6 @@ class _Silence:
 
 
 _SILENCE = _Silence()
-
-
-def _is_cut_off(data: bytes) -> bool:
-    """Whether a JPEG lacks its end mark: OpenCV 4 fills the rest with grey and says nothing.
-
-    A thumbnail has one as well, but lies before the frame; and a camera may leave anything behind the picture's own.
-    """
-    return data[:3] == JPEG and _END not in data[frame_at(io.BytesIO(data)) :]
 
 
 def _is_16_bit(data: bytes) -> bool:

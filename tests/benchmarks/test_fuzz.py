@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
 from benchmarks import fuzz
+from tests.conftest import write_pictures
 from yolo_kd.errors import MisuseError
 
 PLAN = fuzz.planned(["labels", "pictures"], 5, None)
@@ -45,3 +48,33 @@ def test_a_log_is_gone_on_with(tmp_path: Path, tried: list[tuple[str, int]]) -> 
 def test_without_a_log_nothing_is_written(tmp_path: Path, tried: list[tuple[str, int]]) -> None:
     assert [entry[:2] for entry in fuzz.logged(PLAN, 0, tmp_path, 60, None)] == PLAN
     assert list(tmp_path.iterdir()) == []
+
+
+def fragile(pipe: Connection, plan: list[tuple[str, int]], seed: int, work: str, limit_s: float) -> None:
+    """In place of `fuzz.work_off`: dies at number 1 once, at number 3 always, and says its process in each answer."""
+    for _, number in plan:
+        died = Path(work) / f"died-{number}"
+        if number == 3 or (number == 1 and not died.exists()):
+            died.touch()
+            os._exit(7)
+        pipe.send((str(os.getpid()), "line", ""))
+
+
+def test_a_worker_that_dies_is_replaced_and_counts_if_it_dies_again(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(fuzz, "work_off", fragile)
+    plan = [("labels", number) for number in range(5)]
+    found = list(fuzz.answers(plan, 0, tmp_path, 60))
+    assert [entry[:2] for entry in found] == plan
+    assert [answer[1] for *_, answer in found] == ["line", "line", "line", "escape", "line"]
+    assert "ended its process, code 7" in found[3][2][2]
+    processes = [answer[0] for *_, answer in found]
+    assert len({*processes[:3], processes[4]}) == 3 and processes[1] == processes[2]
+
+
+def test_an_input_that_takes_too_long_is_an_escape_after_a_second_try(tmp_path: Path) -> None:
+    """The true worker, whose watchdog ends the process in the middle of an input."""
+    write_pictures(tmp_path / "seeds", train=4, val=2, size=48)
+    ((kind, number, (way, word, what)),) = fuzz.answers([("labels", 0)], 0, tmp_path, 0.001)
+    assert (kind, number, way, word) == ("labels", 0, "?", "escape")
+    assert what == "ended its process, code 1, or took 0.001 s"
+    assert len(list(tmp_path.glob("*/in/here"))) == 2

@@ -93,6 +93,11 @@ def plant(birds: Birds, kind: str) -> str:
         (birds.root / "val.txt").write_text("./images/val/0.jpg\n./images/val/gone.jpg\n")
         birds.describe(val="val.txt")
         return "images/val/gone.jpg"
+    if kind == "image_unreadable":  # a folder that is called like a picture
+        (images / "val/folder.jpg").mkdir()
+        (birds.root / "val.txt").write_text("./images/val/0.jpg\n./images/val/folder.jpg\n")
+        birds.describe(val="val.txt")
+        return "images/val/folder.jpg"
     if kind == "image_other_format":
         (images / "val" / "new.heic").write_bytes(whole)
         return "images/val/new.heic"
@@ -126,7 +131,7 @@ def plant(birds: Birds, kind: str) -> str:
     return f"labels/val/1.txt{line}"
 
 
-HARD_TO_PLANT = {"image_unreadable", "image_giant", "part_leaks"}
+HARD_TO_PLANT = {"image_giant", "part_leaks"}
 NEEDS_PIXELS = {"image_black", "image_remark", "near_duplicate"}
 
 

@@ -5,7 +5,8 @@
 
 Arms: `few` is plain training on `share` of the labelled pictures (drawn from the whole list by `subset_seed`, blind to
 scenes), `few_distilled` adds the teacher, `unlabeled` adds the other training pictures without their labels, `all` is
-plain training on every label. What counts is (unlabeled - few) / (all - few). An arm takes overrides after `+`:
+plain training on every label. What counts is (unlabeled - few) / (all - few); where `all` is hardly ahead of `few` there is
+nothing to recover, the question has not been answered, and that is a missed bar too. An arm takes overrides after `+`:
 `unlabeled+pseudo_labels=.6`.
 
 Every arm has the same number of epochs, batches an epoch, pictures a batch and optimizer steps: a list of few pictures
@@ -65,6 +66,7 @@ DEFAULTS: dict[str, Any] = {
 KINDS = ("few", "few_distilled", "unlabeled", "all")
 CLOSE_MOSAIC = 3
 HALF = 0.5
+GAP = 0.01  # mAP50-95 that all labels must be ahead: seeds differ by as much, and half of noise is no recovery
 
 
 def main() -> int:
@@ -224,10 +226,7 @@ def _report(
         f"was trained on {_taught(keys)}",
         "equal epochs, batches an epoch, pictures a batch and optimizer steps in every arm; few pictures are named repeatedly",
     ]
-    bars = _bars(mean, splits)
-    if not bars and {"few", "unlabeled", "all"} <= set(arms):
-        said.append("all labels are not ahead of the few here, so there is no gap to recover")
-    write(name, command_line(), rows, bars, notes=[*notes, *said], folder=results)
+    write(name, command_line(), rows, _bars(mean, splits), notes=[*notes, *said], folder=results)
     _plot(results / f"{name}.png", out, arms, seeds)
     return 0
 
@@ -245,10 +244,13 @@ def _recovered(mean: dict[str, dict[str, float]], arm: str, split: str) -> float
 
 
 def _bars(mean: dict[str, dict[str, float]], splits: list[str]) -> list[Bar]:
+    """One a split: what was recovered, or that there was too small a gap to tell."""
     bars = []
-    for split in splits:
-        recovered = _recovered(mean, "unlabeled", split) if "unlabeled" in mean else None
-        if recovered is not None:
+    for split in splits if {"few", "unlabeled", "all"} <= set(mean) else []:
+        recovered, gap = _recovered(mean, "unlabeled", split), mean["all"][split] - mean["few"][split]
+        if recovered is None or gap < GAP:
+            bars.append(bar(f"all labels ahead of the few, else there is no gap to recover ({split})", gap, GAP, ">="))
+        else:
             bars.append(bar(f"unlabeled recovers of the gap from few to all labels ({split})", recovered, HALF, ">="))
     return bars
 

@@ -134,16 +134,19 @@ def test_ranks_calibrate_one_gain_though_they_see_unlike_pictures(tmp_path, make
 DEAD_ON_ONE = """
 rank, world, port, teacher_path, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4], sys.argv[5]
 from yolo_kd.engine.terms import Term
-from yolo_kd.errors import GateError
+from yolo_kd.engine.criterion import MAX_BAD_STEPS
+from yolo_kd.errors import YoloKDError
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
 criterion = DistillationCriterion(None, DetectionModel("yolov8n.yaml", nc=3, verbose=False))
 criterion.terms = [Term("x", name, f"{name}_loss", "neck") for name in ("a", "b")]
 found = []
-for value in (float(rank), float("inf") if rank else 1.0):
+bad = float("inf") if rank else 1.0
+for value, bad_steps in ((float(rank), 0), (bad, 0), (bad, MAX_BAD_STEPS - 1)):
+    criterion.bad_steps = bad_steps
     try:
         found.append(criterion._usable({"a_loss": torch.tensor(1.0), "b_loss": torch.tensor(value)}))
-    except GateError as error:
+    except YoloKDError as error:
         found.append(str(error))
     criterion.checked = True
 torch.save(found, f"{out}.{rank}")
@@ -157,6 +160,8 @@ def test_a_term_that_is_dead_on_one_rank_stops_them_all(tmp_path, make_checkpoin
     assert "x.b=0 on the first batch" in one[0] and "with x.b=none" in one[0]
     assert "a term of another rank is 0 or not finite" in two[0] and "with METHOD.TERM=none" in two[0]
     assert one[1] is False and two[1] is False, "what one rank leaves out of a step the other took"
+    assert "10 steps in a row: a term of another rank is 0 or not finite" in one[2] and "METHOD.TERM=none" in one[2]
+    assert "10 steps in a row: x.a=1, x.b=inf" in two[2] and two[2].endswith("x.b=none")
 
 
 AGREEMENT = """

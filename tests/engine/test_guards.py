@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
@@ -12,10 +11,11 @@ from ultralytics.nn.tasks import DetectionModel
 from yolo_kd.data.description import descriptors
 
 from tests.conftest import write_pictures
+from tests.full_disk import files_end_at
 from yolo_kd import DistillationTrainer, distill
 from yolo_kd.cli import main
 from yolo_kd.engine.criterion import MAX_BAD_STEPS, DistillationCriterion
-from yolo_kd.engine.ranks import reported_to, worker_error
+from yolo_kd.engine.ranks import ELSEWHERE, reported_to, worker_error
 from yolo_kd.engine.schedule import Schedule
 from yolo_kd.engine.terms import Term
 from yolo_kd.errors import GateError, MisuseError, YoloKDError
@@ -172,10 +172,41 @@ def test_terms_that_stay_not_finite_end_the_run_and_say_what_to_do():
     assert lines[0] == "WARNING distillation left out of step 0: pcd.cls=nan, pcd.loc=2"
 
 
+def failed(folder: Path, rank: int, error: YoloKDError) -> None:
+    with pytest.raises(type(error)), reported_to(folder, rank):
+        raise error
+
+
 def test_what_a_worker_refused_reaches_the_parent(tmp_path: Path):
-    with pytest.raises(GateError), reported_to(tmp_path):
-        raise GateError("teacher=x.pt: too weak")
-    assert json.loads((tmp_path / "error.json").read_text())["type"] == "GateError"
-    error = worker_error(tmp_path)
+    failed(tmp_path / "run", 0, GateError("teacher=x.pt: too weak"))
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["error.0.json"]
+    error = worker_error(tmp_path / "run")
     assert isinstance(error, GateError) and str(error) == "teacher=x.pt: too weak" and error.exit_code == 3
+    assert worker_error(tmp_path / "run") is None and worker_error(tmp_path / "no run") is None
+
+
+def test_of_several_workers_the_one_whose_own_term_failed_is_heard(tmp_path: Path):
+    elsewhere = GateError(f"rank 0: {ELSEWHERE} on the first batch")
+    for rank, error in ((10, MisuseError("later")), (2, GateError("rank 2: x.b=0")), (0, elsewhere), (1, elsewhere)):
+        failed(tmp_path, rank, error)
+    error = worker_error(tmp_path)
+    assert isinstance(error, GateError) and str(error) == "rank 2: x.b=0"
+    assert not list(tmp_path.iterdir()), "what is left would be taken for a later run's"
+    failed(tmp_path, 1, elsewhere)
+    assert ELSEWHERE in str(worker_error(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["", '{"type": "GateError"', "[]", '{"type": 1, "message": "m"}', "\0\0"])
+def test_a_report_that_cannot_be_read_hides_no_other(tmp_path: Path, text):
+    (tmp_path / "error.0.json").write_text(text)
     assert worker_error(tmp_path) is None
+    failed(tmp_path, 3, YoloKDError("from rank 3"))
+    (tmp_path / "error.mine.json").write_text("the user's own")
+    assert str(worker_error(tmp_path)) == "from rank 3"
+    assert (tmp_path / "error.mine.json").exists()
+
+
+def test_a_worker_whose_report_finds_no_room_ends_with_its_own_error(tmp_path: Path):
+    with files_end_at(4):
+        failed(tmp_path, 0, GateError("teacher=x.pt: too weak"))
+    assert not list(tmp_path.iterdir())

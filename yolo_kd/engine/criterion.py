@@ -20,6 +20,7 @@ from yolo_kd.distillers.base import HeadOutput, Targets
 from yolo_kd.engine import ultra
 from yolo_kd.engine.heads import cut_output, student_view
 from yolo_kd.engine.labelled import class_columns, detection_loss, joined, labelled_count, teacher_targets
+from yolo_kd.engine.ranks import ELSEWHERE
 from yolo_kd.engine.schedule import Schedule
 from yolo_kd.engine.teacher import Teacher
 from yolo_kd.engine.terms import Method, Term
@@ -225,7 +226,7 @@ class DistillationCriterion:
         # What one rank does all must do: those that go on would wait in the next collective for ever.
         any_bad, any_dead = _on_any_rank([bool(bad), bool(dead)], stacked)
         if not self.checked and any_dead:
-            listed = ", ".join(f"{k}={v:g}" for k, v in dead.items()) or "a term of another rank is 0 or not finite"
+            listed = ", ".join(f"{k}={v:g}" for k, v in dead.items()) or ELSEWHERE
             self._refuse(
                 f"rank {max(ultra.RANK, 0)}: {listed} on the first batch, expected a finite value above 0; this "
                 f"distillation would do nothing. Leave it out with {_without(dead)}"
@@ -233,7 +234,7 @@ class DistillationCriterion:
         self.checked = True
         self.bad_steps = self.bad_steps + 1 if any_bad else 0
         if any_bad:
-            listed = ", ".join(f"{k}={v:g}" for k, v in numbers.items())
+            listed = ", ".join(f"{k}={v:g}" for k, v in numbers.items()) if bad else ELSEWHERE
             self.log(f"WARNING distillation left out of step {self.step}: {listed}")
             if self.bad_steps >= MAX_BAD_STEPS:
                 raise YoloKDError(

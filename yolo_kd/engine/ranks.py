@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 from torch import distributed as dist
 
 from yolo_kd import errors
+from yolo_kd.cfg.atomic import write_text
 from yolo_kd.errors import YoloKDError
 
-REPORT = "error.json"
+ELSEWHERE = "a term of another rank is 0 or not finite"  # says a rank whose own terms are fine
 
 
 def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
@@ -32,24 +33,36 @@ def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
 
 
 @contextmanager
-def reported_to(folder: Path) -> Iterator[None]:
+def reported_to(folder: Path, rank: int) -> Iterator[None]:
     """In a worker: leave the message of an error of ours in the run folder, then let it go on.
 
-    The launcher tells its caller only that some worker ended with some code.
+    The launcher tells its caller only that some worker ended with some code. Ranks fail together, so each has a file.
     """
     try:
         yield
     except YoloKDError as error:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / REPORT).write_text(json.dumps({"type": type(error).__name__, "message": str(error)}))
+        report = json.dumps({"type": type(error).__name__, "message": str(error)})
+        with suppress(YoloKDError):  # no room for the report; the worker must end all the same
+            write_text(folder / f"error.{rank}.json", report)
         raise
 
 
 def worker_error(folder: Path) -> YoloKDError | None:
-    """In the parent: the error that a worker left, of its own type; None if there is none."""
-    path = folder / REPORT
-    if not path.exists():
+    """In the parent: the error that a worker left, of its own type; None if there is none.
+
+    Of several that of the lowest rank whose own terms failed: the others can only say that one did.
+    """
+    ranks = [rank for path in folder.glob("error.*.json") if (rank := path.stem.partition(".")[2]).isdecimal()]
+    left = (_taken(folder / f"error.{rank}.json") for rank in sorted(ranks, key=int))
+    found = [error for error in left if error is not None]
+    return min(found, key=lambda error: ELSEWHERE in str(error), default=None)
+
+
+def _taken(path: Path) -> YoloKDError | None:
+    """The error in a report, which is removed; None if it cannot be read."""
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        path.unlink()
+        return getattr(errors, report["type"], YoloKDError)(report["message"])
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    found = json.loads(path.read_text())
-    path.unlink()
-    return getattr(errors, found["type"], YoloKDError)(found["message"])

@@ -318,7 +318,7 @@ class DistillationTrainer(ResumableTrainer):
             if self.kd.unlabeled:
                 collect(self)
         if not self.ddp:
-            with reported_to(self.save_dir) if ultra.LOCAL_RANK != -1 else nullcontext():
+            with reported_to(self.save_dir, ultra.RANK) if ultra.LOCAL_RANK != -1 else nullcontext():
                 super().train()
             return
         try:

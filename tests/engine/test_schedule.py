@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from yolo_kd.engine.schedule import Schedule
+from yolo_kd.errors import MisuseError
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ def test_teacher_does_not_run_once_it_is_off(train, make_checkpoint, keys):
     assert [float(r.split(",")[column]) > 0 for r in rows[1:]] == [True, True, False, False]
 
 
-def test_teacher_every_second_step(train, make_checkpoint):
+def test_teacher_is_asked_on_every_kth_step_but_more_than_once_an_epoch(train, make_checkpoint):
     from yolo_kd import DistillationTrainer
 
     calls: list[int] = []
@@ -57,5 +58,16 @@ def test_teacher_every_second_step(train, make_checkpoint):
             engine = teacher.engine
             teacher.use("spy", lambda img: (calls.append(self.criterion.step), engine(img))[1])
 
-    train(Spy, teacher=str(make_checkpoint(seed=1)), distill="pkd", force=True, epochs=2, teacher_every=2)
-    assert calls == [0, 2]
+    keys = {"teacher": str(make_checkpoint(seed=1)), "distill": "pkd", "force": True}
+    train(Spy, batch=2, nbs=2, epochs=2, teacher_every=3, **keys)  # 4 batches an epoch
+    assert calls == [0, 3, 6]
+    calls.clear()
+    for every, batch in ((4, 2), (9, 2), (2, 4)):
+        wanted = (
+            rf"teacher_every={every}: .* at most of an epoch's {8 // batch}; use teacher_every={8 // batch - 1} or less"
+        )
+        with pytest.raises(MisuseError, match=wanted):
+            train(Spy, batch=batch, epochs=2, teacher_every=every, **keys)
+    assert not calls
+    train(Spy, batch=8, teacher_every=1, **keys)  # one batch an epoch
+    assert calls == [0]

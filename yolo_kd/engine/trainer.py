@@ -166,6 +166,7 @@ class DistillationTrainer(ResumableTrainer):
         if self.kd.qat:
             self.quantization = FakeQuantization(quantized_layers(model), self.device)
         if self.kd.recipe.methods:
+            self._refuse_rare_teacher()
             self.distillation = prepare(self)
             adapters = adapter_parameters(self.distillation.methods)
             if adapters:
@@ -221,6 +222,15 @@ class DistillationTrainer(ResumableTrainer):
                 f"schedule=mosaic: with epochs={self.epochs} and close_mosaic={self.args.close_mosaic} mosaic "
                 f"{'never closes' if not self.args.close_mosaic else 'is closed from the start, so nothing is distilled'}; "
                 "expected 0 < close_mosaic < epochs"
+            )
+
+    def _refuse_rare_teacher(self) -> None:
+        """A teacher that is hardly asked teaches nothing, while its terms keep the values that they had then."""
+        every, batches = self.kd.teacher_every, len(self.train_loader)
+        if 1 < every >= batches:
+            raise MisuseError(
+                f"teacher_every={every}: the teacher would see one batch at most of an epoch's {batches}; use "
+                f"teacher_every={max(batches - 1, 1)} or less, or a smaller batch="
             )
 
     def _start_epoch(self) -> None:

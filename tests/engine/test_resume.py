@@ -137,6 +137,35 @@ class TestPlace:
         assert train(model=str(last), resume=True).epoch == 1
         assert any("no last.kd.pt beside the checkpoint: not bit-exact" in line for line in lines)
 
+    @pytest.mark.parametrize("calibrated", [True, False])
+    def test_without_a_sidecar_gains_that_were_fixed_stay_and_the_rest_starts_anew(
+        self, train, make_checkpoint, lines, calibrated
+    ):
+        kept: list[dict[str, Any]] = []
+
+        class Seen(stopped(1)):
+            def _setup_train(self):
+                super()._setup_train()
+                (term,) = self.criterion.terms
+                adapters = [p.detach().clone() for p in self._adapters()]
+                kept.append({"last": self.last, "gain": term.gain, "fixed": term.fixed, "adapters": adapters})
+
+        keys = {"teacher": str(make_checkpoint("yolov8s.yaml", seed=1)), "epochs": 2, **FAST}
+        with pytest.raises(KeyboardInterrupt):
+            train(Seen, calibrate_batches=2 if calibrated else 8, **keys)
+        last = kept[0]["last"]
+        sidecar = resume.load_sidecar(resume.sidecar_path(last))
+        resume.sidecar_path(last).unlink()
+        with pytest.raises(KeyboardInterrupt):
+            train(Seen, model=str(last), resume=True)
+        first, again = kept
+        gain = sidecar["gains"]["pkd.pkd"]
+        assert gain > 0 and (again["gain"], again["fixed"]) == ((gain, True) if calibrated else (0.0, False))
+        assert again["adapters"] and all(map(torch.equal, again["adapters"], first["adapters"]))
+        assert not all(map(torch.equal, again["adapters"], sidecar["distillers"]["pkd"].values()))
+        (line,) = (line for line in lines if "no last.kd.pt beside" in line)
+        assert "gains that were fixed stay (kd.yaml), other gains, adapters and ranges start anew" in line
+
     def test_a_damaged_checkpoint_gives_way_to_the_one_before(self, train, lines):
         last = stop(train, 2, epochs=3, **PLAIN)
         last.write_bytes(last.read_bytes()[:1000])

@@ -161,7 +161,8 @@ class ResumableTrainer(ultra.DetectionTrainer):
         state = state_of(path)
         if state is None:
             self.log(
-                "WARNING no last.kd.pt beside the checkpoint: not bit-exact; adapters, gains and ranges start anew"
+                "WARNING no last.kd.pt beside the checkpoint: not bit-exact; gains that were fixed stay (kd.yaml), other gains, "
+                "adapters and ranges start anew"
             )
             super().resume_training(ckpt)
             self._forget_lost_epochs()

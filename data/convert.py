@@ -1,7 +1,7 @@
 """Other people's labels to a data set that Ultralytics trains on, one picture at a time, with a report of what was dropped.
 
 The folder is filled file by file, each under its name only when it is whole, so that a run that was stopped goes on where
-it was: pictures that are there are not copied again, labels are written anew. data.yaml comes last.
+it was: pictures that are there in full length are not copied again, labels are written anew. data.yaml comes last.
 """
 
 from __future__ import annotations
@@ -246,7 +246,7 @@ def _write(record: Record, out: Path, part: str, how: str, text: str) -> None:
     image = out / "images" / part / record.name
     label = label_path(image)  # where training looks; a name may have a folder `images` of its own
     try:
-        if not image.exists():
+        if not (image.exists() and image.stat().st_size == record.image.stat().st_size):
             image.parent.mkdir(parents=True, exist_ok=True)
             part_file = image.with_name(f".{image.name}.part")
             part_file.unlink(missing_ok=True)
@@ -256,6 +256,8 @@ def _write(record: Record, out: Path, part: str, how: str, text: str) -> None:
                 os.link(record.image.resolve(), part_file)
             else:
                 shutil.copy2(record.image, part_file)
+                with part_file.open("rb") as file:
+                    os.fsync(file.fileno())  # else a crash of the machine may leave the new name with nothing in it
             part_file.replace(image)
     except OSError as error:
         if how != "copy":

@@ -6,9 +6,11 @@
 
 Two small trainings on rendered scenes, plain and distilled, both by `yolo-kd train` as a user starts it, one thread each,
 with a checkpoint after every second batch. First each runs to its end. Then it is started again, killed at a random moment,
-resumed from its last.pt (or started anew where there is none yet), killed again, and so on until it lives to its end. A third
-of the kills falls anywhere between the start of the process and its end, a third while batches are trained or validated, a
-third during a save. A run is different if a float32 weight of student or EMA, a tensor of last.pt or best.pt, or a number of
+resumed from its last.pt (or started anew where there is none yet), killed again, and so on until it lives to its end. Each
+process draws, with equal chances, where it is killed: anywhere between its start and its end, while batches are trained or
+validated, or during a save. One that ends before its moment has come was not killed, so the kinds do not come out equal; and
+after a kill before the first checkpoint, or after the end of the run, nothing is resumed: a note says how many kills were
+followed by a resume. A run is different if a float32 weight of student or EMA, a tensor of last.pt or best.pt, or a number of
 results.csv is another one; a checkpoint is unusable if the resumed process ends by itself with an error. Only a run of all
 kills writes a result. With `out` the same command goes on where it was stopped, by the same code, since its runs are compared;
 what differs or cannot be used stays there.
@@ -135,6 +137,13 @@ class Tally:
         names = ("runs", "resumed", "different", "unusable")
         return {**at, **{name: getattr(self, name) for name in names}}
 
+    def followed(self, arm: str) -> str:
+        """How many of the kills put a checkpoint to the test; before each start from one lies one kill."""
+        return (
+            f"{arm}: {self.resumed} of {sum(self.deaths.values())} kills were followed by a resume from a checkpoint, the others "
+            "fell before the first one or after the run's end"
+        )
+
 
 def main() -> int:
     """Kill, resume, compare, print; write where all kills were asked for."""
@@ -156,7 +165,7 @@ def main() -> int:
                 words.append(f"teacher={teacher(out, data)}")
             tally = killed(out / arm, words, share, int(keys["seed"]))
             rows.append({"arm": arm, **tally.row()})
-            notes += tally.notes
+            notes += [tally.followed(arm), *tally.notes]
     bars = [
         bar("runs that end otherwise", sum(row["different"] for row in rows), 0, "<="),
         bar("checkpoints that cannot be used", sum(row["unusable"] for row in rows), 0, "<="),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from benchmarks import kill
+from benchmarks.result import write
 
 
 @pytest.fixture
@@ -85,6 +89,54 @@ def test_a_kill_during_a_save_waits_for_a_save_of_this_process(tmp_path: Path, l
     process = subprocess.Popen([sys.executable, "-c", saving, str(weights / kill.STAGING)])
     assert kill.die(process, training, "save", random.Random(1), ready=0, end=0)
     assert (weights / kill.STAGING / "last.pt").exists()
+
+
+def test_kills_are_told_apart_by_what_followed_them(tmp_path: Path, monkeypatch) -> None:
+    """Killed before its first checkpoint, then with one, and let live; then killed after its end."""
+    tally = kill.Tally(ready=1.0, seconds=2.0)
+    starts: list[bool] = []
+
+    def start(training: kill.Training) -> SimpleNamespace:
+        starts.append((training.run / "weights" / kill.LAST).exists())
+        return SimpleNamespace(wait=lambda: (training.run / "over").touch())
+
+    def die(process, training, moment, chance, ready, end) -> bool:
+        (training.run / "weights").mkdir(parents=True, exist_ok=True)
+        if len(starts) == 2:
+            (training.run / "weights" / kill.LAST).touch()
+        if training.folder.name == "2":
+            (training.run / "over").touch()
+        return True
+
+    monkeypatch.setattr(kill.Training, "start", start)
+    monkeypatch.setattr(kill, "die", die)
+    monkeypatch.setattr(kill, "over", lambda run: (run / "over").exists())
+    monkeypatch.setattr(kill, "differences", lambda one, other: [])
+    for name, kills in (("1", 2), ("2", 3)):
+        kill.one_run(kill.Training(tmp_path / name, []), kill.Training(tmp_path, []), kills, tally, random.Random(1))
+    assert starts == [False, False, True, False] and sum(tally.deaths.values()) == 3
+    assert tally.followed("plain").startswith("plain: 1 of 3 kills were followed by a resume from a checkpoint, ")
+
+
+def test_the_result_says_how_many_kills_were_followed_by_a_resume(tmp_path: Path, monkeypatch) -> None:
+    tallies = {
+        "plain": kill.Tally(1, 2, {"anywhere": 30, "training": 12, "save": 8}, 39, 27),
+        "distilled": kill.Tally(
+            1, 2, {"anywhere": 10, "training": 20, "save": 20}, 34, 50, 1, notes=["run 3: a difference"]
+        ),
+    }
+    monkeypatch.setattr(kill, "quiet", lambda: [])
+    monkeypatch.setattr(kill, "write_dataset", lambda folder, **_: folder / "data.yaml")
+    monkeypatch.setattr(kill, "teacher", lambda out, data: out / "best.pt")
+    monkeypatch.setattr(kill, "killed", lambda folder, words, kills, seed: tallies[folder.name])
+    monkeypatch.setattr(kill, "write", partial(write, folder=tmp_path))
+    monkeypatch.setattr(sys, "argv", ["kill", f"out={tmp_path}"])
+    assert kill.main() == 0
+    result = json.loads((tmp_path / "kill.json").read_text())
+    first, second, third = result["notes"]
+    assert first.startswith("plain: 27 of 50 kills were followed by a resume")
+    assert second.startswith("distilled: 50 of 50 kills were followed") and third == "run 3: a difference"
+    assert [bar["holds"] for bar in result["bars"]] == [False, True]
 
 
 def test_unknown_words_are_refused(monkeypatch, capsys) -> None:

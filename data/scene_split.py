@@ -9,6 +9,7 @@ never touched: the parts are lists.
 from __future__ import annotations
 
 import csv
+import io
 import os
 import re
 from collections import Counter
@@ -214,8 +215,12 @@ def write_split(found: SceneSplit, data: Description, out: Path, note: str) -> l
     for name, path in lists.items():
         mine = [image for image, part in zip(found.images, found.part, strict=True) if PARTS[part] == name]
         write_text(path, "".join(f"./{_relative(image, here)}\n" for image in mine))
-    rows = zip(found.images, found.scene, found.part, strict=True)
-    write_text(table, "image,scene,part\n" + "".join(f"{_relative(i, here)},{s},{PARTS[p]}\n" for i, s, p in rows))
+    rows = io.StringIO()
+    lines = csv.writer(rows, lineterminator="\n")  # it quotes names with a comma
+    lines.writerow(("image", "scene", "part"))
+    for image, scene, part in zip(found.images, found.scene.tolist(), found.part, strict=True):
+        lines.writerow((_relative(image, here), scene, PARTS[part]))
+    write_text(table, rows.getvalue())
     content = {name: path.name for name, path in lists.items()} | {"names": dict(data.names)}
     content |= {key: value for key, value in data.raw.items() if key not in _OWN_KEYS | {"names"}}
     write_text(out, f"{MARK}\n# {note}\n" + yaml.safe_dump(content, sort_keys=False, allow_unicode=True))

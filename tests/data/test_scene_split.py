@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 
@@ -185,6 +186,18 @@ def test_misuse_is_one_line_and_writes_nothing(
     line = [text for text in capsys.readouterr().err.splitlines() if text.startswith("yolo-kd")]
     assert len(line) == 1 and said in line[0]
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+def test_the_table_of_scenes_is_csv_whatever_the_pictures_are_called(tmp_path: Path) -> None:
+    source = write_places(tmp_path, 3, 4, lambda place, i: f'{place}, from "above"{i}')
+    out = tmp_path / "scene.yaml"
+    assert main(["data", "split", f"data={source}", f"out={out}"]) == 0
+    with (tmp_path / "scene_scenes.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    parts = {str(image.relative_to(tmp_path)): part for part in PARTS for image in read_split(out, part).images}
+    assert len(rows) == 12 and {row["image"]: row["part"] for row in rows} == parts
+    places_of = {(Path(row["image"]).name[0], row["scene"]) for row in rows}
+    assert len(places_of) == 3, "a number for each place"
 
 
 def test_a_second_run_replaces_its_own_files(places: Path, tmp_path: Path) -> None:

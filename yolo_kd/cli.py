@@ -19,7 +19,7 @@ MODES = {
     "train": "train a student under a teacher (or plain, with distill=none)",
     "val": "validate a model; Ultralytics' own mode",
     "predict": "predict with a model; Ultralytics' own mode",
-    "data": "check, split and convert data sets",
+    "data": "check, split and convert data sets; a sheet of what augment=field does",
     "export": "a checkpoint as a float OpenVINO or ONNX artifact",
     "calibrate": "choose the pictures that INT8 ranges are measured on",
     "quantize": "INT8 artifacts from a checkpoint or a float artifact",

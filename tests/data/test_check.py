@@ -13,7 +13,8 @@ from yolo_kd.data.check import QUICK, check
 from yolo_kd.data.description import read_description
 from yolo_kd.data.findings import KINDS, Report
 
-from yolo_kd.cli import main
+from yolo_kd.cli import MODES, main
+from yolo_kd.modes.data import ACTIONS
 
 BOX = "0 .5 .5 .2 .4\n"
 
@@ -209,6 +210,9 @@ def test_no_byte_and_no_time_of_the_users_files_changes(birds: Birds, tmp_path_f
 
 def test_exit_codes_summary_and_the_whole_list(birds: Birds, tmp_path: Path, capsys) -> None:
     source, out = f"data={birds.root / 'data.yaml'}", tmp_path / "sub" / "check.json"
+    birds.label("val/2.txt", BOX + BOX)
+    assert main(["data", "check", source]) == 0 and "remark box_repeated: 1" in capsys.readouterr().out
+    birds.label("val/2.txt", BOX)
     assert main(["data", "check", source]) == 0
     birds.label("val/1.txt", "0 .5 .5\n" * 9)
     assert main(["data", "check", source, "shown=2", f"out={out}"]) == 3
@@ -246,3 +250,4 @@ def test_an_action_is_needed(capsys) -> None:
     assert main(["data"]) == 2 and "an action is missing" in capsys.readouterr().err
     assert main(["data", "chek"]) == 2 and "did you mean 'check'" in capsys.readouterr().err
     assert main(["data", "--help"]) == 0 and "yolo-kd data check data=" in capsys.readouterr().out
+    assert [action for action in ACTIONS if action not in MODES["data"]] == []

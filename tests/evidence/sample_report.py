@@ -24,6 +24,20 @@ REJECTED = Row(
 )  # fmt: skip
 BROKEN = Row("entropy", "onnx", "int8", "", None, {}, None, None, 0.0, "failed", ("out of memory after 24 GiB",))
 
+WAITED = Row(
+    "float head",
+    "openvino",
+    "int8+bf16",
+    "",
+    0.3740,
+    {},
+    24.0,
+    25.0,
+    4.1,
+    "not judged",
+    ("mixed passed the gate first",),
+)
+
 
 def jpeg(colour: int) -> bytes:
     """A picture of 320 x 200 pixels."""

@@ -102,6 +102,14 @@ def test_all_rejected_keeps_the_float_and_says_why_nearest_first():
     assert found.lines == ("qdq was rejected: slower than float", "entropy failed: out of memory") and not found.figures
 
 
+def test_what_nobody_judged_did_not_pass():
+    waited = replace(SLOW, name="fp", verdict="not judged", reasons=("only 3 of a back end may try the gate",), ap=0.1)
+    found = summarise(report(BF16, SLOW, waited))
+    assert not found.good
+    assert found.heading == "None of the 2 candidates passed, 1 was not judged: keep the float model"
+    assert found.lines[1] == "fp was not judged: only 3 of a back end may try the gate"
+
+
 def test_one_candidate_zero_candidates_and_no_rows_at_all():
     assert summarise(report(BF16, SLOW)).heading == "The one candidate did not pass: keep the float model"
     assert summarise(report(BF16)).heading == "No INT8 candidate was tried"

@@ -61,6 +61,44 @@ def test_each_candidate_has_its_verdict(found):
     assert found.rows[3].reasons == ("out of memory",) and "tuning pictures" in found.rows[2].reasons[0]
 
 
+@pytest.mark.parametrize("passes", [True, False])
+def test_those_whose_turn_at_the_gate_never_came_are_not_judged(tmp_path, passes):
+    """Three may try; a fourth of the same back end was not seen by the gate, whatever became of them."""
+    made = artifact(tmp_path / "best_int8_openvino_model", "int8", Verdict(passes, () if passes else ("slow",), ()))
+    tried = OpenVINOSettings(stem=3)
+    trials = [Trial("float", made, "openvino", Way(), None, ap=0.40, p50=30.0)]
+    trials += [
+        Trial(f"c{i}", made, "openvino", Way(), tried, ap=0.40, p50=10.0 + i, rejected=("slow",) if i < 3 else ())
+        for i in range(4)
+    ]
+    if passes:
+        trials[3] = replace(trials[3], rejected=())
+    outcome = Outcome(Judged(made, Measured(1, True, (0, 1), 1, 1, 1.0, 1.0, 0.0), {}), trials[3])
+    split = Split("val", (), {0: "car"})
+    plan = Plan(Limits(), split, split)
+    rows = quantization_report._of_search(trials, [outcome], outcome if passes else None, plan)
+    assert [r.verdict for r in rows] == [
+        "float",
+        "rejected",
+        "rejected",
+        "passed" if passes else "rejected",
+        "not judged",
+    ]
+    assert rows[4].reasons == ("c2 passed the gate first" if passes else "only 3 of a back end may try the gate",)
+
+
+def test_layers_put_back_that_passed_the_gate_passed_though_they_lost_on_the_tuning_pictures(tmp_path):
+    made = artifact(tmp_path / "best_int8_openvino_model", "int8", Verdict(True, (), ()))
+    trials = [
+        Trial("float", made, "openvino", Way(), None, ap=0.40),
+        Trial("mended", made, "openvino", Way(), OpenVINOSettings(), ap=0.30),
+    ]
+    outcome = Outcome(Judged(made, Measured(1, True, (0, 1), 1, 1, 1.0, 1.0, 0.0), {}), trials[1])
+    split = Split("val", (), {0: "car"})
+    [_, row] = quantization_report._of_search(trials, [outcome], outcome, Plan(Limits(), split, split))
+    assert row.verdict == "passed" and row.chosen
+
+
 def test_the_headline_is_of_the_pictures_that_nothing_was_chosen_on(found):
     """On the tuning pictures it gained .0016, on the gate's it lost .0061."""
     assert [r.held_out for r in found.rows] == [None, (0.3529, 0.3590), None, None]

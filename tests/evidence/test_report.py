@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from tests.evidence.sample_report import BROKEN, FLOAT, FLOAT32, INT8, REJECTED, sample
-from yolo_kd.evidence.report import Report, html, write_report
+from tests.evidence.sample_report import BROKEN, FLOAT, FLOAT32, INT8, REJECTED, WAITED, sample
+from yolo_kd.evidence.charts.scatter import shape
+from yolo_kd.evidence.report import KINDS, Report, html, write_report
 
 
 def heading(text: str) -> tuple[str, str]:
@@ -34,6 +35,16 @@ def test_the_verdict_reasons_layers_notes_and_facts_are_there():
                   "times were taken under load", "avx512_vnni", "disagree most: ", "2 boxes by both"):  # fmt: skip
         assert words in text, words
     assert text.count("<img") == 4 and text.count('class="share"') == 2 and 'style="width:33.0%"' in text
+
+
+def test_one_that_the_gate_never_saw_has_a_look_of_its_own():
+    """A colour that the style knows, a mark in chart and legend that no other kind has, and its reason."""
+    text = html(replace(sample(), rows=[FLOAT, INT8, REJECTED, WAITED]))
+    assert '<tr class="k-not-judged">' in text and text.count('<g class="candidate k-not-judged">') == 2
+    assert ".k-not-judged{--k:var(" in text and "k-not judged" not in text
+    assert '<span class="tag">not judged</span><ul class="reasons"><li>mixed passed the gate first</li></ul>' in text
+    assert len({shape(kind, 0.0, 0.0) for kind in KINDS}) == len(KINDS)
+    assert re.search(r'<li class="k-not-judged"><svg[^>]*><rect class="mark"[^>]*></rect></svg>not judged</li>', text)
 
 
 def test_a_class_named_script_is_text():

@@ -14,7 +14,7 @@ from typing import Literal
 
 from yolo_kd.evidence.summary import Summary
 
-Kind = Literal["float", "passed", "rejected", "failed"]
+Kind = Literal["float", "passed", "rejected", "failed", "not judged"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Row:
         p50_ms: Median milliseconds per frame (a second by the frames in it, for throughput); None if it was not timed.
         p95_ms: The 95th percentile.
         size_mb: Size of the files in megabytes.
-        verdict: "float" for what is no candidate, otherwise "passed", "rejected", or "failed" if it could not be made.
+        verdict: "float" for what is no candidate, otherwise "passed", "rejected", "failed" if it could not be made, or "not
+            judged" if its turn at the gate never came.
         reasons: Why not.
         chosen: Whether it is the one to ship.
         held_out: AP of it and of its float on pictures that it was not chosen on, if `ap` is of those that it was.
@@ -142,7 +143,9 @@ def summarise(report: Report) -> Summary:
     if chosen is None and passed:
         return Summary(False, f"{len(passed)} of {_count(tried)} passed, and none was chosen", _why_not(tried))
     if chosen is None:
-        return Summary(False, f"{_none_of(tried)}: keep the float model", _why_not(tried))
+        unknown = sum(row.verdict == "not judged" for row in tried)
+        but = f", {unknown} {'was' if unknown == 1 else 'were'} not judged" if unknown else ""
+        return Summary(False, f"{_none_of(tried)}{but}: keep the float model", _why_not(tried))
     lines = [_speed_line(chosen, report), _precision_line(chosen, report), *chosen.reasons]
     if chosen.verdict == "float":
         heading = f"The float model {chosen.name} was chosen: {len(passed)} of {_count(tried)} passed the gate"
@@ -164,7 +167,7 @@ def _none_of(tried: Sequence[Row]) -> str:
 
 
 def _was(row: Row) -> str:
-    return "was rejected" if row.verdict == "rejected" else "failed"
+    return {"rejected": "was rejected", "not judged": "was not judged"}.get(row.verdict, "failed")
 
 
 def _why_not(tried: Sequence[Row]) -> tuple[str, ...]:

@@ -81,6 +81,15 @@ def verdict(summary: Summary) -> Markup:
     )
 
 
+def coloured(kind: str) -> str:
+    """The class of style that gives a kind of candidate its colour.
+
+    >>> coloured("not judged")
+    'k-not-judged'
+    """
+    return f"k-{kind.replace(' ', '-')}"
+
+
 def mind(notes: Iterable[str]) -> Markup:
     """Lines that the reader must not miss."""
     return element("aside", element("b", "Mind"), bullets(notes), class_="mind")

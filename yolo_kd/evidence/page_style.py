@@ -42,6 +42,7 @@ svg .leader{stroke:var(--soft);stroke-width:.75}
 svg .label{paint-order:stroke;stroke:var(--paper);stroke-width:3px;stroke-linejoin:round}
 svg .chosen{font-weight:700}
 .k-float{--k:var(--float)}.k-passed{--k:var(--passed)}.k-rejected{--k:var(--rejected)}.k-failed{--k:var(--failed)}
+.k-not-judged{--k:var(--ochre)}
 .c0{--k:var(--float)}.c1{--k:var(--rejected)}.c2{--k:var(--passed)}.c3{--k:var(--violet)}
 .c4{--k:var(--ochre)}.c5{--k:var(--pink)}.c6{--k:var(--teal)}.c7{--k:var(--slate)}
 svg .mark{fill:var(--k);stroke:var(--k)}

@@ -15,7 +15,7 @@ from yolo_kd.deploy.runtime import open_detector
 from yolo_kd.errors import YoloKDError
 from yolo_kd.evidence.candidates import Kind, Pair, Report, Row
 from yolo_kd.evidence.evaluation import read_frame
-from yolo_kd.evidence.outcome import Outcome, Plan
+from yolo_kd.evidence.outcome import ATTEMPTS, Outcome, Plan
 from yolo_kd.evidence.search import NOTES, Trial, changed, size_mb
 from yolo_kd.evidence.strip import pairs
 from yolo_kd.evidence.verdict import Judged
@@ -103,19 +103,23 @@ def _of_search(trials: Sequence[Trial], outcomes: Sequence[Outcome], best: Outco
     for trial in trials:
         outcome = spoken.get(id(trial))
         lost = None if trial.ap is None else (parents.get(trial.backend) or 0.0) - trial.ap
-        verdict: Kind = "passed"
+        verdict: Kind
         reasons: tuple[str, ...] = ()
         if trial.settings is None:
             verdict = "float"
         elif trial.failure:
             verdict, reasons = "failed", (trial.failure,)
+        elif trial.rejected:
+            verdict, reasons = "rejected", trial.rejected
+        elif outcome is not None:
+            verdict = "passed"
         elif lost is not None and lost > plan.limits.max_drop:
             verdict, reasons = (
                 "rejected",
                 (f"AP drops by {lost:.4f} on the tuning pictures, allowed {plan.limits.max_drop:g}",),
             )
-        elif trial.rejected:
-            verdict, reasons = "rejected", trial.rejected
+        else:
+            verdict, reasons = "not judged", (_turn_never_came(trial, outcomes),)
         p50 = 1000 * trial.seconds if trial.seconds != float("inf") else None
         way = ", ".join(
             text for text in (trial.way.precision, trial.way.threads and f"{trial.way.threads} threads") if text
@@ -127,6 +131,13 @@ def _of_search(trials: Sequence[Trial], outcomes: Sequence[Outcome], best: Outco
         held_out = None if outcome is None else outcome.judged.seen.ap
         rows.append(Row(name, trial.backend, trial.runs_in, recipe, *seen, verdict, reasons, shipped, held_out))
     return rows
+
+
+def _turn_never_came(trial: Trial, outcomes: Sequence[Outcome]) -> str:
+    """Why the gate did not see a candidate that lost little enough."""
+    own = (o.trial for o in outcomes if o.trial is not None and o.judged.verdict.passed)
+    before = next((t.name for t in own if t.backend == trial.backend), None)
+    return f"{before} passed the gate first" if before else f"only {ATTEMPTS} of a back end may try the gate"
 
 
 def _compared(outcomes: Sequence[Outcome], plan: Plan) -> str:

@@ -17,7 +17,7 @@ from yolo_kd.evidence.page import Markup, element
 
 __all__ = ["Pair", "Report", "Row", "write_report"]
 
-KINDS = ("float", "passed", "rejected", "failed")
+KINDS = ("float", "passed", "rejected", "failed", "not judged")
 ABSENT = "–"
 
 
@@ -87,7 +87,9 @@ def _scatter(marks: Sequence[Mark], missing: Sequence[str], report: Report) -> M
 
 def _legend(kinds: Sequence[str], ringed: bool = False) -> Markup:
     def entry(word: str, kind: str, *parts: Markup) -> Markup:
-        return element("li", element("svg", *parts, viewBox="0 0 20 20", aria_hidden="true"), word, class_=f"k-{kind}")
+        return element(
+            "li", element("svg", *parts, viewBox="0 0 20 20", aria_hidden="true"), word, class_=page.coloured(kind)
+        )
 
     entries = [entry(kind, kind, shape(kind, 10.0, 10.0)) for kind in kinds]
     if ringed:
@@ -113,7 +115,7 @@ def _sizes(report: Report) -> Markup | None:
                 "svg", element("rect", class_="mark", width=16, height=16), viewBox="0 0 16 16", aria_hidden="true"
             ),
             word,
-            class_=f"k-{row.verdict}",
+            class_=page.coloured(row.verdict),
         )
         for row, word in zip(both, words, strict=True)
     ]
@@ -151,7 +153,7 @@ def _candidates(report: Report) -> Markup | None:
         heads,
         [_cells(number, row, sizes, report) for number, row in enumerate(report.rows, 1)],
         {"candidate", "runs in", "verdict"},
-        [f"k-{row.verdict}{' chosen' if row.chosen else ''}" for row in report.rows],
+        [f"{page.coloured(row.verdict)}{' chosen' if row.chosen else ''}" for row in report.rows],
     )
     base = candidates.fastest_float(report.rows)
     against = (

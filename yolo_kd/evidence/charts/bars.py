@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from yolo_kd.evidence.charts.axes import Axis, decimals
-from yolo_kd.evidence.page import Markup, element
+from yolo_kd.evidence.page import Markup, coloured, element
 
 MARGINS = (44.0, 18.0, 6.0, 28.0)  # left, top, right, bottom
 GAP = 0.3  # of a group's width, between two groups
@@ -17,7 +17,7 @@ class Series:
     """The bars of one model.
 
     Args:
-        kind: "float", "passed", "rejected" or "failed": its colour.
+        kind: "float", "passed", "rejected", "failed" or "not judged": its colour.
         values: AP by group; None where there is nothing to find.
     """
 
@@ -53,7 +53,7 @@ def bars(groups: Sequence[str], series: Sequence[Series], width: float, height: 
         if bar.value is not None:
             parts.append(
                 element(
-                    "rect", element("title", f"{bar.group}: {bar.value:.4f}"), class_=f"mark k-{bar.kind}", x=bar.left,
+                    "rect", element("title", f"{bar.group}: {bar.value:.4f}"), class_=f"mark {coloured(bar.kind)}", x=bar.left,
                     y=bar.top, width=bar.width, height=bar.height,
                 )
             )  # fmt: skip

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from yolo_kd.evidence.charts.axes import Axis, decimals, padded
 from yolo_kd.evidence.charts.labels import Anchor, Box, Label, place
-from yolo_kd.evidence.page import Markup, element
+from yolo_kd.evidence.page import Markup, coloured, element
 
 RADIUS = 5.0
 SPREAD = (
@@ -29,7 +29,7 @@ class Mark:
         ms: Median latency in milliseconds.
         late_ms: The 95th percentile; None if it was not measured.
         ap: Average precision in [0, 1].
-        kind: "float", "passed", "rejected" or "failed".
+        kind: "float", "passed", "rejected", "failed" or "not judged".
         chosen: Whether it is the one that was taken.
     """
 
@@ -117,6 +117,8 @@ def shape(kind: str, x: float, y: float, radius: float = RADIUS) -> Markup:
     if kind == "rejected":
         corners = f"M{x - r:.2f} {y - r:.2f}L{x + r:.2f} {y + r:.2f}M{x - r:.2f} {y + r:.2f}L{x + r:.2f} {y - r:.2f}"
         return element("path", class_="mark", d=corners, stroke_width=2.5)
+    if kind == "not judged":
+        return element("rect", class_="mark", x=x - r, y=y - r, width=2 * r, height=2 * r)
     return element("path", class_="mark", d=_path([(x - r, y - r), (x + r, y - r), (x, y + r)]))
 
 
@@ -187,7 +189,7 @@ def _drawn(placed: Placed, bottom: float) -> Markup:
         parts.append(element("path", class_="mark", d=_path(tip)))
     if mark.chosen:
         parts.append(element("circle", class_="ring", cx=x, cy=y, r=RADIUS + 4))
-    return element("g", *parts, class_=f"candidate k-{mark.kind}")
+    return element("g", *parts, class_=f"candidate {coloured(mark.kind)}")
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:

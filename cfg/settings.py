@@ -136,9 +136,12 @@ def augment_names() -> list[str]:
     )
 
 
-def is_ours(key: str) -> bool:
-    """Whether a train key belongs to yolo-kd: one of default.yaml, or dotted like `csgr.tau`."""
-    return key in default_keys() or "." in key
+def is_ours(key: str, value: Any) -> bool:
+    """Whether a train key belongs to yolo-kd: one of default.yaml, or dotted like `csgr.tau`.
+
+    `augment` is a key of Ultralytics', too: true and false are about its test-time augmentation.
+    """
+    return (key in default_keys() or "." in key) and not (key == "augment" and isinstance(value, bool))
 
 
 def load_recipe(source: str | Mapping[str, Any]) -> Recipe:
@@ -253,8 +256,6 @@ def _typed(key: str, value: Any, default: Any) -> Any:
     """The value as the type of its default, or a line that says what was expected."""
     if key == "until" and isinstance(value, (int, float)):
         return value
-    if key == "augment" and value is False:
-        return None  # Ultralytics' own default of the key, as its args.yaml has it
     if key == "unlabeled" and value is not None:
         return read_paths(key, value)
     if default is None or key == "distill":
@@ -287,7 +288,10 @@ def _check(settings: DistillSettings) -> None:
         raise MisuseError(f"save_steps={settings.save_steps}: expected 0 (none within an epoch) or a number of batches")
     if settings.augment not in (None, *augment_names()):
         names, hint = ", ".join(augment_names()), did_you_mean(str(settings.augment), augment_names())
-        raise MisuseError(f"augment={settings.augment}: expected {names}, or leave it out{hint}")
+        raise MisuseError(
+            f"augment={settings.augment}: expected {names}, true or false (Ultralytics' test-time augmentation), "
+            f"or leave it out{hint}"
+        )
     if not 0 < settings.augment_share <= 1:
         raise MisuseError(f"augment_share={settings.augment_share:g}: expected a share above 0 and up to 1, e.g. .5")
     if settings.cpu_threads is not None and (not isinstance(settings.cpu_threads, int) or settings.cpu_threads < 1):

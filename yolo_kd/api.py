@@ -25,6 +25,7 @@ from yolo_kd.engine.untouched import untouched_pictures
 from yolo_kd.errors import MisuseError, YoloKDError, did_you_mean
 
 DEFAULT_STUDENT = "yolov8n.yaml"
+BARE = ("half", "int8", "end2end", "nms")  # that Ultralytics takes for true without a value, besides what is on or off
 SCENES_SIZE = 320
 _UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 
@@ -55,7 +56,7 @@ def distill(
     student = keys.pop("student", None) if student is None else student
     data = keys.pop("data", None) if data is None else data
     teacher = keys.pop("teacher", None) if teacher is None else teacher
-    check_keys(keys)
+    keys = _present("train", keys)
     if "model" in keys:
         if student is not None:
             raise MisuseError(f"student={student} and model={keys['model']}: both name the student; use one")
@@ -79,7 +80,8 @@ def distill(
         if data is not None:
             keys["data"] = str(data)
     else:
-        settings = _check_before_folder(keys, student := str(student or DEFAULT_STUDENT), data)
+        student = str(ultra.check_model_file_from_stem(str(student or DEFAULT_STUDENT)))
+        settings = _check_before_folder(keys, student, data)
         trust = settings.trust
         keys["data"] = str(data) if data is not None else _scenes()
         if data is None and "imgsz" not in keys:
@@ -91,15 +93,12 @@ def distill(
 
 def hand_over(mode: str, keys: Mapping[str, Any]) -> int:
     """Run a mode of Ultralytics with its own keys; returns the exit code."""
-    keys = dict(keys)
+    given = {k: v for k, v in keys.items() if k != "cfg"}
+    keys = _present(mode, {**_from_file(keys.get("cfg")), **given, "mode": mode})
     trust = keys.pop("trust", False)
     if not isinstance(trust, bool):
         raise MisuseError(f"trust={trust}: expected true or false")
     keys.pop("debug", None)
-    known = ultra.train_keys()
-    for key, value in keys.items():
-        if key not in known:
-            raise MisuseError(f"{key}={value}: unknown key{did_you_mean(key, known)}")
     if keys.get("data"):
         keys["data"] = str(find_description(str(keys["data"])) or keys["data"])
     model = str(keys.pop("model", "") or "")
@@ -107,10 +106,11 @@ def hand_over(mode: str, keys: Mapping[str, Any]) -> int:
         raise MisuseError(
             f"model= is missing: name the model, e.g. yolo-kd {mode} model=runs/detect/train/weights/best.pt"
         )
+    model = str(ultra.check_model_file_from_stem(model))  # yolov8n is yolov8n.pt
     if model.endswith(".pt"):
         ultra.load_detector(model, "model", trust, any_task=True)
     elif not Path(model).exists():
-        raise MisuseError(f"model={model}: no such file")
+        raise MisuseError(f"model={model}: no such file{did_you_mean(model, ultra.GITHUB_ASSETS_STEMS)}")
     if mode == "predict":
         # Ultralytics saves by itself only where its own program was started; streamed, a video is not held in memory
         keys = {"save": True, **keys, "stream": True}
@@ -122,16 +122,25 @@ def hand_over(mode: str, keys: Mapping[str, Any]) -> int:
     return 0
 
 
-def check_keys(keys: Mapping[str, Any]) -> None:
-    """Refuse keys that neither Ultralytics nor we have, naming the nearest.
+def known_keys(mode: str) -> dict[str, Any]:
+    """Every key of a mode of Ultralytics' with its default, false where the key alone means true."""
+    ours = {**default_keys(), "student": None} if mode == "train" else {"trust": False, "debug": False}
+    return {**ours, **ultra.train_keys(), "augmentations": None, "save_dir": None, **dict.fromkeys(BARE, False)}
+
+
+def _present(mode: str, keys: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys, those that Ultralytics renamed under their present names.
 
     Raises:
-        MisuseError: An unknown key.
+        MisuseError: A key that neither Ultralytics nor we have.
     """
-    known = {*ultra.train_keys(), *default_keys(), "student", "augmentations", "save_dir"}
-    for key, value in keys.items():
-        if key not in known and not is_ours(key):
-            raise MisuseError(f"{key}={value}: unknown key{did_you_mean(key, known)}; yolo-kd train --help lists ours")
+    with readable_errors(keys):
+        present = ultra.current_keys(dict(keys))
+    known = known_keys(mode)
+    for key, value in present.items():
+        if key not in known and not (mode == "train" and is_ours(key, value)):
+            raise MisuseError(f"{key}={value}: unknown key{did_you_mean(key, known)}; see yolo-kd {mode} --help")
+    return present
 
 
 @contextmanager
@@ -208,7 +217,7 @@ def _given(keys: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_before_folder(keys: Mapping[str, Any], student: str, data: Any) -> DistillSettings:
     """Find what cannot work before a run folder is made for it."""
-    settings = resolve({k: v for k, v in keys.items() if is_ours(k)})
+    settings = resolve({k: v for k, v in keys.items() if is_ours(k, v)})
     check_arguments(settings.recipe)
     find_unlabeled(settings.unlabeled or ())
     _check_student(student, settings.trust)

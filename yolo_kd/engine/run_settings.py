@@ -8,6 +8,7 @@ from typing import Any
 
 from yolo_kd.cfg.documents import read_mapping
 from yolo_kd.cfg.settings import DistillSettings, changed_on_resume, is_ours, resolve
+from yolo_kd.engine import ultra
 from yolo_kd.errors import MisuseError
 
 SETTINGS_FILE = "kd.yaml"
@@ -15,8 +16,8 @@ SETTINGS_FILE = "kd.yaml"
 
 def split_keys(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Ultralytics' keys and ours; `kd` is our settings as they travel to multi-GPU workers."""
-    ours = {k: v for k, v in overrides.items() if k == "kd" or is_ours(k)}
-    return {k: v for k, v in overrides.items() if k not in ours}, ours
+    ours = {k: v for k, v in overrides.items() if k == "kd" or is_ours(k, v)}
+    return ultra.current_keys({k: v for k, v in overrides.items() if k not in ours}), ours
 
 
 def resolve_travelled(ours: dict[str, Any]) -> DistillSettings:

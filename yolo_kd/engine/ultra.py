@@ -18,7 +18,7 @@ import ultralytics
 from torch import Tensor, nn
 from torch import distributed as dist
 from ultralytics import YOLO
-from ultralytics.cfg import DEFAULT_CFG_DICT
+from ultralytics.cfg import DEFAULT_CFG_DICT, _handle_deprecation
 from ultralytics.data import base as picture_files
 from ultralytics.data import utils as data_scan
 from ultralytics.data.build import InfiniteDataLoader
@@ -31,7 +31,8 @@ from ultralytics.nn.modules.block import DFL
 from ultralytics.nn.modules.head import Detect, v10Detect
 from ultralytics.nn.tasks import DetectionModel, guess_model_task, load_checkpoint
 from ultralytics.utils import DEFAULT_CFG, LOCAL_RANK, LOGGER, RANK, ROOT, TQDM, YAML, colorstr
-from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
+from ultralytics.utils.checks import check_model_file_from_stem
+from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES, GITHUB_ASSETS_STEMS
 from ultralytics.utils.nms import non_max_suppression
 from ultralytics.utils.patches import override_configs
 from ultralytics.utils.plotting import colors
@@ -42,9 +43,9 @@ from yolo_kd.distillers.base import Branch, HeadOutput, HeadSpec
 from yolo_kd.errors import MisuseError, YoloKDError, did_you_mean
 
 __all__ = [
-    "DEFAULT_CFG", "DEFAULT_CFG_DICT", "LOGGER", "RANK", "TQDM", "YAML", "YOLO", "DetectionModel", "DetectionTrainer",
-    "InfiniteDataLoader", "YOLODataset", "colorstr", "data_scan", "non_max_suppression", "override_configs", "picture_files",
-    "strip_optimizer", "training_loop", "unwrap_model",
+    "DEFAULT_CFG", "DEFAULT_CFG_DICT", "GITHUB_ASSETS_STEMS", "LOGGER", "RANK", "TQDM", "YAML", "YOLO", "DetectionModel",
+    "DetectionTrainer", "InfiniteDataLoader", "YOLODataset", "check_model_file_from_stem", "colors", "colorstr", "data_scan",
+    "non_max_suppression", "override_configs", "picture_files", "strip_optimizer", "training_loop", "unwrap_model",
 ]  # fmt: skip
 
 TESTED = "8.4.190"
@@ -89,6 +90,11 @@ def first_rank_first() -> Any:
 def train_keys() -> dict[str, Any]:
     """Ultralytics' keys with their defaults."""
     return dict(DEFAULT_CFG_DICT)
+
+
+def current_keys(keys: dict[str, Any]) -> dict[str, Any]:
+    """The keys with those that Ultralytics renamed or dropped under their present names; it says which."""
+    return _handle_deprecation(dict(keys))
 
 
 def version() -> str:
@@ -391,8 +397,3 @@ def from_first_rank(value: Any) -> Any:
 def size_of(model: nn.Module, imgsz: int) -> tuple[int, float]:
     """Parameters and GFLOPs of a model at an image size."""
     return sum(p.numel() for p in model.parameters()), float(get_flops(model, imgsz))
-
-
-def class_colour(index: int) -> tuple[int, int, int]:
-    """The BGR colour that Ultralytics draws a class in."""
-    return colors(index, bgr=True)

@@ -291,5 +291,5 @@ def _labelled(image: Path) -> Any:
     for line in label_path(image).read_text().splitlines():
         kind, x, y, w, h = (float(v) for v in line.split())
         low, high = ((round((x + s * w / 2) * width), round((y + s * h / 2) * height)) for s in (-1, 1))
-        cv2.rectangle(picture, low, high, ultra.class_colour(int(kind)), 1)
+        cv2.rectangle(picture, low, high, ultra.colors(int(kind), bgr=True), 1)
     return picture

@@ -9,7 +9,10 @@ from __future__ import annotations
 import errno
 import sys
 import traceback
+from collections.abc import Mapping
 from importlib import import_module
+from types import MappingProxyType
+from typing import Any
 
 from yolo_kd import __version__
 from yolo_kd.cfg.values import read_value
@@ -67,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
         argv: Arguments without the program's name; those of the process if None.
     """
     args = sys.argv[1:] if argv is None else argv
-    debug = any(a.replace(" ", "").lower() in {"debug=true", "debug=1"} for a in args)
+    debug = any(word.replace(" ", "").lower() in {"debug", "debug=true", "debug=1"} for word in joined(args))
     try:
         return run(args)
     except KeyboardInterrupt:
@@ -94,7 +97,7 @@ def run(args: list[str]) -> int:
     if not args or args[0] in {"-h", "--help", "help"}:
         print(HELP)
         return 0
-    mode, rest = args[0], args[1:]
+    mode, rest = args[0], joined(args[1:])
     if mode in {"version", "--version", "-v"}:
         print(f"yolo-kd {__version__}")
         return 0
@@ -107,30 +110,68 @@ def run(args: list[str]) -> int:
     if rest and mode in FIRST_WORD and "=" not in rest[0]:
         rest[0] = f"{FIRST_WORD[mode]}={rest[0]}"
     try:
-        return module.main(parse(rest))
+        known = module.defaults() if hasattr(module, "defaults") else getattr(module, "DEFAULTS", {})
+        return module.main(parse(rest, known))
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
         raise MisuseError(f"{error.filename}: no such file; the name is longer than a disk can hold") from error
 
 
-def parse(args: list[str]) -> dict[str, object]:
-    """`key=value` words as a dict; later beats earlier.
+def parse(args: list[str], known: Mapping[str, Any] = MappingProxyType({})) -> dict[str, object]:
+    """`key=value` words as a dict, in Ultralytics' grammar; later beats earlier.
+
+    Args:
+        args: The words; blanks around '=' and within a list, '--' before a key and ',' behind a value are overlooked.
+        known: Keys with their defaults; one that is True or False may stand alone, for true.
 
     Raises:
-        MisuseError: A word without '=', or without a value.
+        MisuseError: Another word without '=', one without a value, or a list without its end.
 
     >>> parse(["epochs=3", "lr0=1e-3", "csgr.tau=.2", "name=7"])
     {'epochs': 3, 'lr0': 0.001, 'csgr.tau': 0.2, 'name': '7'}
+    >>> parse(["--epochs", "=", "3,", "classes=[0,", "2]", "plots"], {"plots": False})
+    {'epochs': 3, 'classes': [0, 2], 'plots': True}
     """
     found: dict[str, object] = {}
-    for word in args:
+    for word in joined(args):
         key, equals, text = word.partition("=")
         key, text = key.strip(), text.strip()
-        if not equals or not key or not text:
-            raise MisuseError(f"{word}: expected key=value, e.g. epochs=100")
-        found[key] = text if key in {"name", "project"} and text.lower() != "none" else read_value(text)
+        if not equals and isinstance(known.get(key), bool):
+            found[key] = True
+        elif not equals or not key or not text:
+            hint = "" if equals or key in known else did_you_mean(key, known)
+            raise MisuseError(f"{word}: expected key=value, e.g. epochs=100{hint}")
+        elif _is_open(word):
+            raise MisuseError(f"{word}: a list without its ']'; expected one such as classes=[0,2]")
+        else:
+            found[key] = text if key in {"name", "project"} and text.lower() != "none" else read_value(text)
     return found
+
+
+def joined(args: list[str]) -> list[str]:
+    """The words with what a shell took apart put together again: 'epochs = 3', 'epochs= 3', 'classes=[0, 2]'.
+
+    >>> joined(["--epochs", "=", "3", "classes=[0,", "2],", "plots"])
+    ['epochs=3', 'classes=[0,2]', 'plots']
+    """
+    words: list[str] = []
+    waits = False  # for what comes after a '=' that stood alone
+    for arg in args:
+        begun = words[-1] if words else ""
+        sign = begun and arg.startswith("=") and "=" not in begun
+        if sign or waits or _is_open(begun) or (begun.endswith("=") and "=" not in arg):
+            words[-1] += arg
+        else:
+            words.append(arg.removeprefix("--"))
+        waits = bool(sign) and arg == "="
+    return [word.removesuffix(",") for word in words]
+
+
+def _is_open(word: str) -> bool:
+    """Whether a list begins and does not end in a word."""
+    value = word.partition("=")[2].lstrip()
+    return value.startswith("[") and value.count("[") > value.count("]")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from importlib.resources import files
 from textwrap import fill
 from typing import Any
 
-from yolo_kd.api import DEFAULT_STUDENT, SCENES_SIZE, distill
+from yolo_kd.api import DEFAULT_STUDENT, SCENES_SIZE, distill, known_keys
 from yolo_kd.cfg.settings import recipe_names
 from yolo_kd.data import scenes
 from yolo_kd.distillers import DISTILLERS, arguments
@@ -17,6 +17,11 @@ def main(settings: dict[str, Any]) -> int:
     keys = dict(settings)
     distill(keys.pop("teacher", None), keys.pop("student", None), keys.pop("data", None), **keys)
     return 0
+
+
+def defaults() -> dict[str, Any]:
+    """Every key with its default."""
+    return known_keys("train")
 
 
 def help_text() -> str:

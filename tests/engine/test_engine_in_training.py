@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -13,7 +14,7 @@ import torch
 from yolo_kd.deploy import machine
 
 from yolo_kd import DistillationTrainer
-from yolo_kd.engine import selection
+from yolo_kd.engine import selection, setup
 from yolo_kd.engine.openvino_engine import Builder
 from yolo_kd.engine.teacher import TorchEngine
 
@@ -57,7 +58,8 @@ def auto(train, make_checkpoint, monkeypatch, tmp_path) -> Callable[..., tuple[A
     }
 
     def run(**more: Any) -> tuple[Any, dict[str, Builder], list[str]]:
-        return train(**keys, **more), builders, lines
+        builders.clear(), lines.clear()
+        return train(**(keys if "resume" not in more else {"teacher_engine": "auto"}), **more), builders, lines
 
     return run
 
@@ -92,3 +94,41 @@ def test_with_multi_scale_auto_stays_in_torch(auto):
     assert trainer.distillation.teacher.engine_name.startswith("torch-")
     assert builders and all(name.startswith("torch-") for name in builders)
     assert sum(line.startswith("multi_scale: the teacher stays in torch") for line in lines) == 1
+
+
+class Stopped(DistillationTrainer):
+    """Ends after its first save as if it had been killed."""
+
+    def _save(self, within_epoch: bool) -> bool:
+        super()._save(within_epoch)
+        raise KeyboardInterrupt
+
+
+def test_a_resumed_run_keeps_its_engine_although_another_is_faster_now(auto, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        auto(trainer_class=Stopped, epochs=2)
+    run = tmp_path / "run"
+    report = json.loads((run / "preflight.json").read_text())
+    assert report["engine"] == FASTEST
+    (run / "preflight.json").write_text(json.dumps({**report, "engine": "torch-fp32"}))
+    trainer, builders, lines = auto(model=str(run / "weights" / "last.pt"), resume=True)
+    assert trainer.distillation.teacher.engine_name == "torch-fp32" and "teacher runs on torch-fp32" in lines
+    assert trainer.epoch == 1 and list(builders) == ["torch-fp32"], "the others were built to be measured again"
+    kept = json.loads((run / "preflight.json").read_text())
+    assert kept["engine"] == "torch-fp32" and kept["engines"] == report["engines"]
+
+
+@pytest.mark.parametrize(
+    ("resume", "engine", "wanted", "kept"),
+    [
+        (True, "openvino-int8", "auto", "openvino-int8"),
+        (True, "openvino-int8", "torch", ""),  # the user asks for another one now
+        (True, "of-another-machine", "auto", ""),
+        (True, None, "auto", ""),
+        (False, "openvino-int8", "auto", ""),
+    ],
+)
+def test_an_engine_is_kept_where_it_may_still_run(resume, engine, wanted, kept):
+    kd = SimpleNamespace(teacher_engine=wanted)
+    trainer = SimpleNamespace(resume=resume, kd=kd, device=torch.device("cpu"))
+    assert setup._chosen_before(trainer, {"engine": engine}) == kept

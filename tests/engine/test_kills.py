@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from yolo_kd.deploy.machine import has_bf16
 
 from benchmarks.kill import differences
 
@@ -16,11 +17,16 @@ KEYS = {
     "epochs": 4, "imgsz": 64, "batch": 3, "nbs": 6, "close_mosaic": 2, "warmup_epochs": 1, "mixup": 0.3, "plots": False,
     "seed": 1, "verbose": False, "cpu_threads": 1, "check_data": False, "save_steps": 2, "cos_lr": True,
 }  # fmt: skip
+TAUGHT = {
+    "distill": "pkd", "pkd.pkd": "auto:0.5", "calibrate_batches": 4, "optimizer": "AdamW", "force": True,
+    "schedule": "cosine",
+}  # fmt: skip
 ARMS: dict[str, dict[str, Any]] = {
     "plain": {"distill": "none", "augment": "field", "optimizer": "SGD", "save_period": 2},
-    "distilled": {
-        "distill": "pkd", "pkd.pkd": "auto:0.5", "calibrate_batches": 4, "optimizer": "AdamW", "force": True,
-        "teacher_engine": "torch", "schedule": "cosine",
+    "distilled": {**TAUGHT, "teacher_engine": "torch"},
+    "openvino": {
+        **TAUGHT, "teacher_engine": "openvino-bf16" if has_bf16() else "openvino-int8", "calibration_images": 6,
+        "cpu_threads": 2,
     },
 }  # fmt: skip
 KINDS = [["save"], ["batch", "save"], ["step", "validation"], ["row"], ["save", "save", "batch"]]
@@ -32,17 +38,22 @@ def test_a_killed_run_ends_like_one_that_was_not(arm, tiny, pictures, make_check
     keys = {**KEYS, **ARMS[arm], "data": str(pictures), "student": str(tiny)}
     if arm != "plain":
         keys["teacher"] = str(make_checkpoint("yolov8n.yaml", seed=1))
-    request = {"root": str(tmp_path), "keys": keys, "kinds": KINDS, "seed": 5}
+    kinds = KINDS if arm != "openvino" else [["batch", "save"]]
+    request = {"root": str(tmp_path), "keys": keys, "kinds": kinds, "seed": 5}
     done = subprocess.run(
         [sys.executable, "-m", "tests.engine.killing", json.dumps(request)],
         cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     whole, *runs = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(runs) == len(KINDS)
+    assert len(runs) == len(kinds)
     for run in (whole, *runs):
         error = Path(run["root"]) / "error.txt"
         assert run["code"] == 0, (run, error.read_text() if error.exists() else "")
         assert set(run["deaths"]) <= {-9} and len(run["deaths"]) == len(run["kinds"]), run
         assert not list((Path(run["root"]) / "run" / "weights").glob("previous*")), "the older pair of a finished run"
         assert differences(Path(whole["root"]) / "run", Path(run["root"]) / "run") == [], run
+        if arm != "plain":
+            report = json.loads((Path(run["root"]) / "run" / "preflight.json").read_text())
+            assert report["engine"].startswith(keys["teacher_engine"])
+        assert f"{keys['cpu_threads']} threads on" in (Path(run["root"]) / "log.txt").read_text()

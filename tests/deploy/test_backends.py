@@ -49,6 +49,15 @@ def test_in_bf16_too(tmp_path: Path) -> None:
     assert np.array_equal(backend.infer(pixels)[:, :3], as_torch_has_it(pixels, "bf16"))
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_open_shapes_are_made_static(tmp_path: Path, batch: int) -> None:
+    """INT8 with open shapes crashes on CPUs with AMX."""
+    backend = load_backend(openvino_net(tmp_path, shape=(-1, 3, -1, -1)), Settings(precision="f32", batch=batch))
+    shape = backend._compiled.input(0).partial_shape
+    assert shape.is_static and list(shape.to_shape()) == [batch, *NET_HW, 3]
+    assert np.allclose(backend.infer(canvas(batch))[:, :3], as_torch_has_it(canvas(batch)), rtol=2e-7, atol=0)
+
+
 def test_an_onnx_net_with_half_precision_input(tmp_path: Path) -> None:
     found = load_backend(onnx_net(tmp_path, half=True), Settings()).infer(canvas())
     assert found.dtype == np.float32

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from yolo_kd.deploy.artifact import read_artifact
-from yolo_kd.deploy.backends import Settings, load_backend
+from yolo_kd.deploy.backends import Settings, load_backend, ov
 
 from tests.deploy.tiny_nets import MAKE, onnx_net, openvino_net
 from yolo_kd.errors import MisuseError
@@ -107,6 +107,12 @@ def test_a_net_of_another_size_than_its_metadata(tmp_path: Path, form: str) -> N
 def test_a_selecting_net_keeps_its_batch(tmp_path: Path) -> None:
     with pytest.raises(MisuseError, match="for a batch of 1, not 2; open it with batch=1, and with mode=throughput"):
         load_backend(replace(openvino_net(tmp_path), end2end=True), Settings(batch=2))
+
+
+def test_an_npu_takes_one_frame_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ov, "_find_device", lambda core, wanted: "NPU")
+    with pytest.raises(MisuseError, match="batch=2: an NPU gives wrong results above 1; use batch=1"):
+        load_backend(openvino_net(tmp_path), Settings(device="NPU", batch=2))
 
 
 @pytest.mark.parametrize(("form", "package"), [("openvino", "openvino"), ("onnx", "onnxruntime")])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from yolo_kd.deploy.quantize.calibration import CalibrationSet, images
 from yolo_kd.deploy.quantize.onnx import ONNXQuantizer, ONNXSettings
-from yolo_kd.deploy.quantize.onnx_graph import CHUNK_BYTES, look_inside, producers, read_onnx
+from yolo_kd.deploy.quantize.onnx_graph import CHUNK_BYTES, look_inside, producers, read_onnx, session
 from yolo_kd.deploy.quantize.qdq import count
 from yolo_kd.deploy.quantize.tail import decode_tail, of_onnx
 
@@ -143,7 +143,15 @@ def test_tensors_come_in_pieces_and_are_the_same(
     assert CHUNK_BYTES > 1 << 20
     model, names = read_onnx(tiny), ["a", "images", "a_y", "neck"]
     sums: list[dict[str, float]] = []
+    runs: list[list[list[str]]] = []
+
+    def spied(net: Any, outputs: list[str]) -> tuple[Any, str]:
+        runs[-1].append(outputs)
+        return session(net, outputs)
+
+    monkeypatch.setattr("yolo_kd.deploy.quantize.onnx_graph.session", spied)
     for room in (1 << 29, 3000):
+        runs.append([])
         monkeypatch.setattr("yolo_kd.deploy.quantize.onnx_graph.CHUNK_BYTES", room)
         found: dict[str, float] = {}
 
@@ -153,6 +161,7 @@ def test_tensors_come_in_pieces_and_are_the_same(
         look_inside(model, names, images(calibration, (16, 16)), see)
         sums.append(found)
     assert sums[0] == sums[1] and set(sums[0]) == set(names)
+    assert len(runs[0]) == 1 and runs[1] == [["a"], [], ["a_y"], ["neck"]]  # 2 to 3 kB each
 
 
 def test_weights_that_are_stored_once_belong_to_each_convolution(tiny: Path, calibration: CalibrationSet) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timezone
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +54,14 @@ def test_the_artifact(parent: Artifact, calibration: CalibrationSet, tmp_path: P
     assert facts["calibration"]["hash"] == calibration.hash and facts["calibration"]["images"] == len(calibration)
     assert facts["recipe"]["backend"] == parent.format and facts["recipe"]["stem"] == 1
     assert facts["sensitivity"] == [{"layer": "a", "error": 0.25}]
+    packages = ("yolo-kd", *{"openvino": ("openvino", "nncf"), "onnx": ("onnx", "onnxruntime")}[parent.format])
+    assert facts["versions"] == {name: version(name) for name in packages}
+    age = datetime.now(timezone.utc) - datetime.fromisoformat(facts["created"])
+    assert age.total_seconds() < 600 and facts["created"].endswith("+00:00")
+    plain = json.loads((target / "artifact.json").read_text())
+    assert plain["preprocessing"] == {
+        "resize": "letterbox", "pad": 114, "channels": "RGB", "scale": "1/255", "layout": "NCHW",
+    }  # fmt: skip
     assert facts["layers"]["int8_convolutions"] == (26 if parent.format == "openvino" else 20)
     small, large = ((folder / parent.model).with_suffix(".bin" if parent.format == "openvino" else ".onnx").stat().st_size
                     for folder in (made.folder, parent.folder))  # fmt: skip

@@ -56,6 +56,13 @@ def test_term_that_cannot_apply_is_off_with_a_line():
     assert len(said) == 1 and said[0].startswith("lqe.lqe is off: ")
 
 
+def test_the_released_formulas_come_with_a_warning():
+    said: list[str] = []
+    for form in ("yolo", "paper"):
+        build_methods(Recipe("r", {"csgr": {"cs": 1, "gr": 1, "form": form}}), SPEC, SPEC, ONE, said.append)
+    assert len(said) == 1 and said[0].startswith("WARNING csgr.form=paper: the released formulas")
+
+
 def test_recipe_of_which_nothing_is_left_is_refused():
     flat = HeadSpec((8, 8), (8, 16), 1, 2, (8, 8))
     with pytest.raises(MisuseError, match="none of its terms can apply"):

@@ -183,6 +183,10 @@ class Distiller(nn.Module):
         """Terms that cannot apply to this pair of heads, each with the reason in a few words."""
         return {}
 
+    def notes(self) -> tuple[str, ...]:
+        """What is to be known of these arguments with these heads before the run, a line each."""
+        return ()
+
     def select(self, terms: Iterable[str]) -> None:
         """Compute these terms only, for instance because the gain of the others is 0."""
         terms = tuple(terms)

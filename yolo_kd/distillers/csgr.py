@@ -207,6 +207,15 @@ class CSGR(Distiller):
         for name, channels in zip(self.matrices, teacher.channels):
             self.register_buffer(name, semi_orthogonal(int(at_least("csgr.width", width, 1)), channels, random))
 
+    def notes(self) -> tuple[str, ...]:
+        """A warning of the released formulas."""
+        if self.form == "yolo":
+            return ()
+        return (
+            "WARNING csgr.form=paper: the released formulas, to reproduce them; until their own layers have learnt, gr is PKD "
+            "and cs compares random projections, no classes; csgr.form=yolo is what we advise",
+        )
+
     @property
     def uses_boxes(self) -> bool:
         """Only where the attention is that of the labels."""

@@ -147,6 +147,8 @@ def build_methods(
                 log(f"{term.key} is off: {off[term.name]}")
         terms = [t for t in terms if t.name not in off]
         if terms:
+            for note in distiller.notes():
+                log(note)
             distiller.select(t.name for t in terms)
             methods.append(Method(name, distiller, tuple(terms)))
     if recipe.methods and not methods:

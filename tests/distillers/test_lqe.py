@@ -144,6 +144,32 @@ def test_two_by_two_by_hand():
     assert quality_focal_loss(student, teacher).item() == pytest.approx(total / 4)
 
 
+@pytest.mark.parametrize("bins", [(1, 1), (1, 16), (16, 1)], ids=str)
+def test_without_distributions_the_highest_shared_probability_is_the_quality(bins, fake):
+    """w = q_t = 1/2, 1/4, 3/4, 3/4 and q_s = 3/4, 1/4, 1/2, 1/4; classes 0 and 2 of the student are 1 and 0 of the teacher."""
+    one = {"channels": (4,), "strides": (8,), "towers": (4,), "nc": 3}
+    student, teacher = (fake.make_spec(reg_max=n, **one) for n in bins)
+    pair = fake.make_pair(student, teacher, ([0, 2], [1, 0]), images=1, sizes=((2, 2),))
+    low = -5.0
+    s = torch.tensor([[[LN3, low, low, -LN3], [9.0] * 4, [low, -LN3, 0, low]]], requires_grad=True)
+    t = torch.tensor([[[low, -LN3, LN3, low], [0.0, low, low, LN3], [9.0] * 4]])
+    boxes = pair.student.branch(ONE2MANY).boxes
+    pair.student.branches[ONE2MANY] = Branch(boxes, s)
+    pair.teacher.branches[ONE2MANY] = Branch(pair.teacher.branch(ONE2MANY).boxes, t)
+    distiller = load("lqe")(student, teacher, pair.classes, student_predictor="own")
+    term = pair.run(distiller)["lqe"]
+    first, third = -math.log(3 / 4) / 2 - math.log(1 / 4) / 2, math.log(2)
+    fourth = -math.log(1 / 4) * 3 / 4 - math.log(3 / 4) / 4
+    assert term.item() == pytest.approx((1 / 2 * first / 4 + 3 / 4 * third / 4 + 3 / 4 * fourth / 2) / (9 / 4))
+    at_boxes, at_scores = torch.autograd.grad(term, [boxes, s], allow_unused=True)
+    assert at_boxes is None and at_scores[0].bool().tolist() == [
+        [True, False, False, True],
+        [False] * 4,
+        [False, False, True, False],
+    ]
+    assert not distiller.needs_fit and not any(p.requires_grad for p in distiller.parameters())
+
+
 @pytest.mark.parametrize(
     ("args", "quality"),
     [({}, soft_by_loops), ({"top": 4}, soft_by_loops), ({"kind": "hard"}, hard_by_loops)],

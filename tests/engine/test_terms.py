@@ -50,7 +50,7 @@ def test_fixed_gains_of_a_resumed_run_count():
 
 def test_term_that_cannot_apply_is_off_with_a_line():
     said: list[str] = []
-    flat = HeadSpec((8, 8), (8, 16), 1, 2, (8, 8))
+    flat = HeadSpec((8, 8), (8, 16), 8, 2, (8, 8))
     recipe = Recipe("r", {"lqe": {"lqe": 1}, "pkd": {"pkd": 1}})
     assert [m.name for m in build_methods(recipe, flat, SPEC, ONE, said.append)] == ["pkd"]
     assert len(said) == 1 and said[0].startswith("lqe.lqe is off: ")
@@ -63,8 +63,24 @@ def test_the_released_formulas_come_with_a_warning():
     assert len(said) == 1 and said[0].startswith("WARNING csgr.form=paper: the released formulas")
 
 
+def test_a_quality_without_distributions_is_said_and_calibrated_where_it_acts():
+    flat, said = HeadSpec((8, 8), (8, 16), 1, 2, (8, 8)), []
+    recipe = Recipe("r", {"lqe": {"lqe": 1}})
+    acts = [build_methods(recipe, spec, SPEC, ONE, said.append)[0].terms[0].acts_on for spec in (SPEC, flat)]
+    assert acts == ["boxes", "scores"]
+    assert len(said) == 1 and said[0].startswith("lqe.lqe: no box distributions with reg_max=1, so the highest class")
+
+
+def test_a_quality_without_a_predictor_needs_no_labels():
+    flat, said = HeadSpec((8, 8), (8, 16), 1, 2, (8, 8)), []
+    recipe = Recipe("r", {"lqe": {"lqe": 1}, "pkd": {"pkd": 1}})
+    assert len(build_methods(recipe, flat, SPEC, ONE, said.append, labels=False)) == 2
+    assert len(build_methods(recipe, SPEC, SPEC, ONE, said.append, labels=False)) == 1
+    assert said[-1].startswith("lqe.lqe is off: it is fitted on labels")
+
+
 def test_recipe_of_which_nothing_is_left_is_refused():
-    flat = HeadSpec((8, 8), (8, 16), 1, 2, (8, 8))
+    flat = HeadSpec((8, 8), (8, 16), 8, 2, (8, 8))
     with pytest.raises(MisuseError, match="none of its terms can apply"):
         build_methods(Recipe("r", {"lqe": {"lqe": 1}}), flat, SPEC, ONE, print)
 

@@ -153,9 +153,10 @@ class Distiller(nn.Module):
     """Base of all methods.
 
     `terms` names the scalars that `forward` returns, `acts_on` the student tensors that each term's gradient enters
-    first: "neck", "scores", "boxes" or "towers" (gains are calibrated there). `forward` runs outside autocast on
-    float32 tensors; the teacher's tensors carry no gradient. Each scalar is a per-image mean: doubling the batch by
-    repeating it leaves the scalar as it is. A distiller with `needs_fit` must be fitted (or given a stored fit) first.
+    first: "neck", "scores", "boxes" or "towers" (gains are calibrated there); `where` is of the given heads. `forward`
+    runs outside autocast on float32 tensors; the teacher's tensors carry no gradient. Each scalar is a per-image mean:
+    doubling the batch by repeating it leaves the scalar as it is. A distiller with `needs_fit` must be fitted (or given
+    a stored fit) first.
     Where `uses_boxes`, the targets of images without labels are the teacher's detections; elsewhere they have none.
     Whatever it draws comes from a generator of its own (`seed`), so that building one leaves torch's global one alone.
     """
@@ -164,7 +165,6 @@ class Distiller(nn.Module):
     acts_on: ClassVar[Mapping[str, str]] = {}
     columns: ClassVar[Mapping[str, str]] = {}
     needs_towers: ClassVar[bool] = False
-    needs_fit: ClassVar[bool] = False
 
     student_classes: Tensor
     teacher_classes: Tensor
@@ -182,6 +182,10 @@ class Distiller(nn.Module):
     def off(self) -> dict[str, str]:
         """Terms that cannot apply to this pair of heads, each with the reason in a few words."""
         return {}
+
+    def where(self, term: str) -> str:
+        """The student tensors that this term's gradient enters first."""
+        return self.acts_on[term]
 
     def notes(self) -> tuple[str, ...]:
         """What is to be known of these arguments with these heads before the run, a line each."""
@@ -210,6 +214,11 @@ class Distiller(nn.Module):
     @property
     def uses_boxes(self) -> bool:
         """Whether the terms look at the targets to know where objects are."""
+        return False
+
+    @property
+    def needs_fit(self) -> bool:
+        """Whether `fit` has something to learn."""
         return False
 
     def fit(self, batches: Iterable[tuple[HeadOutput, Targets]]) -> dict[str, float]:

@@ -16,6 +16,9 @@ afterwards and shared by the student (`student_predictor=shared`), whose graph a
 training. The target of the fit is the best overlap of the teacher's box with an object of the cell's best class, as
 there is no label assignment here. `form=yolo` looks at the `top` cells with the highest w of each image.
 
+Heads without bins (reg_max 1, as YOLO26's) have no shape that a predictor could read. Where one of the two is such a
+head q_t = w, and q_s is the student's highest probability of a shared class: the term then acts on the scores.
+
 `form=paper` is the closest reading of the abstract: the student has a predictor of its own that learns beside it, as in
 GFLV2, and all cells count. Left out in both forms: the quality as a factor of the score at inference (`product`), since
 the student would be no plain model any more; and what would carry the quality into the class branch, as a factor of the
@@ -91,7 +94,6 @@ class LQE(Distiller):
 
     terms = ("lqe",)
     acts_on: ClassVar[Mapping[str, str]] = {"lqe": "boxes"}
-    needs_fit = True
 
     fitted: Tensor
 
@@ -112,16 +114,32 @@ class LQE(Distiller):
         self.predictor = make(teacher.reg_max, generator(seed)).requires_grad_(False)
         paper = choose("lqe.form", form, ("yolo", "paper")) == "paper"
         own = choose("lqe.student_predictor", student_predictor, ("shared", "own")) == "own" or paper
-        self.own = copy.deepcopy(self.predictor).requires_grad_(True) if own else None
+        self.of_scores = min(student.reg_max, teacher.reg_max) == 1
+        self.own = copy.deepcopy(self.predictor).requires_grad_(True) if own and not self.of_scores else None
         self.top = 0 if paper else int(at_least("lqe.top", top, 0))
         self.register_buffer("fitted", torch.tensor(False))
 
+    @property
+    def needs_fit(self) -> bool:
+        """Whether there is a predictor."""
+        return not self.of_scores
+
+    def where(self, term: str) -> str:
+        """The boxes, or where they have no distributions the scores."""
+        return "scores" if self.of_scores else super().where(term)
+
+    def notes(self) -> tuple[str, ...]:
+        """That there is no predictor."""
+        if not self.of_scores:
+            return ()
+        return ("lqe.lqe: no box distributions with reg_max=1, so the highest class probability counts as the quality",)
+
     def off(self) -> dict[str, str]:
-        """The quality is read from distributions, so both heads must have the same bins."""
+        """One predictor reads the distributions of both heads, so they must have the same bins, or one of them none."""
         if not self.shared:
             return {"lqe": "student and teacher share no class name"}
         s, t = self.student.reg_max, self.teacher.reg_max
-        if s == t > 1:
+        if s == t or self.of_scores:
             return {}
         return {"lqe": f"needs equal box distributions, but reg_max is {s} (student) and {t} (teacher)"}
 
@@ -164,7 +182,7 @@ class LQE(Distiller):
         Returns:
             rows, positives (share), mean_iou (of the positives), loss, and the correlation of quality and IoU.
         """
-        if self.off():
+        if self.off() or not self.needs_fit:
             return {}
         rows, overlaps, count = [], [], 0
         with torch.no_grad():
@@ -201,7 +219,7 @@ class LQE(Distiller):
         """The term `lqe`."""
         if not self.active():
             return {}
-        if not self.fitted:
+        if self.needs_fit and not self.fitted:
             raise YoloKDError("lqe has no quality predictor yet; call fit() or load_fit_state() before the first step")
         losses = [share * self._branch(s, t, student, targets) for s, t, share in pair_branches(student, teacher)]
         return {"lqe": torch.stack(losses).sum()}
@@ -210,10 +228,13 @@ class LQE(Distiller):
         scores = self.shared_teacher(teacher.scores)
         all_weights = cell_weights(scores)
         cells = top_cells(all_weights, self.top)
+        weights, norm = take(all_weights, cells), normaliser(all_weights)
+        if self.of_scores:
+            best = take(self.shared_student(student.scores).amax(1), cells)
+            return quality_loss(best, weights, weights, norm)
         bins, boxes = self.student.reg_max, take(student.boxes, cells)
         with torch.no_grad():
             quality = self.predictor(bins_last(take(teacher.boxes, cells), bins)).sigmoid()
-        weights, norm = take(all_weights, cells), normaliser(all_weights)
         if self.own is None:
             return quality_loss(self.predictor(bins_last(boxes, bins)), quality, weights, norm)
         loss = quality_loss(self.own(bins_last(boxes, bins)), quality, weights, norm)

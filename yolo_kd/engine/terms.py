@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
@@ -137,7 +137,7 @@ def build_methods(
         with preserved_rng(seed):
             distiller = kind(student, teacher, classes, **args)
         off = distiller.off()
-        if kind.needs_fit and not labels:
+        if distiller.needs_fit and not labels:
             off = dict.fromkeys(kind.terms, "it is fitted on labels, and there is no labelled training picture") | off
         for wanted in kind.terms:
             if wanted in settings and settings[wanted] is None:
@@ -145,7 +145,7 @@ def build_methods(
         for term in terms:
             if term.name in off:
                 log(f"{term.key} is off: {off[term.name]}")
-        terms = [t for t in terms if t.name not in off]
+        terms = [replace(t, acts_on=distiller.where(t.name)) for t in terms if t.name not in off]
         if terms:
             for note in distiller.notes():
                 log(note)

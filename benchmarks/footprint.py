@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks.inputs import origin
 from benchmarks.machine import quiet
-from benchmarks.result import bar, command_line, write
+from benchmarks.result import Bar, bar, command_line, write
 from yolo_kd.cli import parse
 
 DEFAULTS: dict[str, Any] = {"artifacts": None, "video": None, "starts": 7, "frames": 100}
@@ -57,12 +57,12 @@ def main() -> int:
         return 2
     paths = [Path(text.strip()) for text in str(keys["artifacts"]).split(",")]
     notes = [*quiet(), *(origin("artifacts", path) for path in paths)]
-    rows, bars = [], []
+    rows: list[dict[str, Any]] = []
+    bars: list[Bar] = []
     for path in paths:
         row = _measure(path, keys)
         rows.append(row)
-        bars.append(bar(f"{path.name}: largest resident memory, MB", row["memory MB"], MAX_MB, "<="))
-        bars.append(bar(f"{path.name}: warm start, s", row["warm start s"], MAX_START_S, "<="))
+        bars += _bars(row)
     write("footprint", command_line(), rows, bars, notes=notes)
     return 0
 
@@ -90,6 +90,13 @@ def _start(path: Path, keys: dict[str, Any], home: str) -> dict[str, Any]:
     if ran.returncode:
         raise SystemExit(f"{path}: {ran.stderr.strip()[-500:]}")
     return json.loads(ran.stdout.strip().rpartition("\n")[2])
+
+
+def _bars(row: dict[str, Any]) -> list[Bar]:
+    return [
+        bar(f"{row['artifact']}: largest resident memory, MB", row["memory MB"], MAX_MB, "<="),
+        bar(f"{row['artifact']}: warm start, s", row["warm start s"], MAX_START_S, "<="),
+    ]
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Any
 from yolo_kd.data.split import Split, read_split
 
 from benchmarks.machine import quiet
-from benchmarks.result import bar, command_line, write
+from benchmarks.result import Bar, bar, command_line, write
 from yolo_kd.cli import parse
 from yolo_kd.evidence.average_precision import PrecisionMeter, drop_interval
 from yolo_kd.evidence.evaluation import look
@@ -71,15 +71,8 @@ def main() -> int:
     }
     rows = [_row(arm, net, [s.name for s in splits], seen) for arm in found for net in NETS]
     first = splits[0].name
-    bars = []
-    for net in list(NETS)[1:]:
-        for other in (BASE, CONTROL):
-            low, _ = drop_interval(seen[first, TAUGHT, net], seen[first, other, net])
-            bars.append(
-                bar(f"{net}, {first}: AP of '{TAUGHT}' minus '{other}', lower end of the interval", low, 0.0, ">=")
-            )
     notes.append(f"{keys['epochs']} epochs from one student, one seed; {len(splits[0].images)} images of {first}")
-    write("qat", command_line(), rows, bars, notes=notes)
+    write("qat", command_line(), rows, _bars(first, seen), notes=notes)
     return 0
 
 
@@ -157,6 +150,18 @@ def _row(arm: str, net: str, splits: list[str], seen: dict[tuple[str, str, str],
         if arm != CONTROL:
             row[f"{split} minus control"] = _difference(own, seen[split, CONTROL, net])
     return row
+
+
+def _bars(split: str, seen: dict[tuple[str, str, str], PrecisionMeter]) -> list[Bar]:
+    """INT8 of what was trained on the grid under the teacher, against that of the student and of the control."""
+    found = []
+    for net in list(NETS)[1:]:
+        for other in (BASE, CONTROL):
+            low, _ = drop_interval(seen[split, TAUGHT, net], seen[split, other, net])
+            found.append(
+                bar(f"{net}, {split}: AP of '{TAUGHT}' minus '{other}', lower end of the interval", low, 0.0, ">=")
+            )
+    return found
 
 
 def _difference(one: PrecisionMeter, other: PrecisionMeter) -> str:

@@ -31,6 +31,51 @@ def test_the_inventory_names_processor_packages_and_devices(capsys, tmp_path):
     assert "OpenVINO CPU: full_device_name" in printed and "ONNX Runtime: " in printed
 
 
+def test_the_processor_is_told_by_what_computes_bf16_and_int8(monkeypatch):
+    import openvino
+
+    monkeypatch.setattr(doctor.machine, "cpu_flags", lambda: frozenset({"sse4_2", "avx512_vnni", "amx_bf16", "fpu"}))
+    found = doctor.inventory()
+    assert found["processor"]["isa"] == ["amx_bf16", "avx512_vnni"]
+    told = found["openvino"]["CPU"]
+    assert told["OPTIMIZATION_CAPABILITIES"] == openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    assert "FP32" in told["OPTIMIZATION_CAPABILITIES"]
+
+
+def test_an_npu_is_listed_with_its_driver_and_compiler(monkeypatch, capsys):
+    import openvino
+
+    facts = {"FULL_DEVICE_NAME": "AI Boost", "NPU_DRIVER_VERSION": 1688, "NPU_COMPILER_VERSION": 458757, "OTHER": 1}
+
+    class Core:
+        available_devices = ("NPU",)
+
+        def get_property(self, device, name):
+            return list(facts) if name == "SUPPORTED_PROPERTIES" else facts[name]
+
+    monkeypatch.setattr(openvino, "Core", Core)
+    assert main(["doctor"]) == 0
+    line = "OpenVINO NPU: full_device_name AI Boost, npu_driver_version 1688, npu_compiler_version 458757"
+    assert line in capsys.readouterr().out.splitlines()
+
+
+def test_operations_that_a_device_does_not_take_are_counted(tmp_path, monkeypatch, capsys):
+    import openvino
+
+    whole = openvino.Core.query_model
+
+    def query(core, model, device):
+        kept = whole(core, model, device)
+        left = [op.get_friendly_name() for op in model.get_ops() if op.get_type_name() in {"Convolution", "Constant"}]
+        return {name: kind for name, kind in kept.items() if name not in left}
+
+    monkeypatch.setattr(openvino.Core, "query_model", query)
+    net, out = MAKE["openvino"](tmp_path), tmp_path / "found.json"
+    assert main(["doctor", f"model={net.folder}", "device=CPU", f"out={out}"]) == 0
+    assert json.loads(out.read_text())["examined"][0]["falls_off"] == {"Convolution": 1}
+    assert "1 Convolution" in capsys.readouterr().out
+
+
 def test_an_artifact_is_compiled_run_and_compared(float_export, pictures, capsys, tmp_path):
     out = tmp_path / "found.json"
     assert main(["doctor", f"model={float_export}", "device=cpu", f"data={pictures}", "split=train", f"out={out}"]) == 0

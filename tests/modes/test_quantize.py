@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from yolo_kd.deploy import open_detector
 from yolo_kd.deploy.artifact import read_artifact
+from yolo_kd.deploy.quantize.calibration import read_calibration
 from yolo_kd.deploy.quantize.onnx import ONNXSettings
 from yolo_kd.deploy.quantize.openvino import OpenVINOSettings
 
@@ -76,6 +77,15 @@ def test_an_artifact_is_made_judged_and_opens(words, tmp_path, capsys):
     gate = [w for w in gate if not w.startswith("model=")]
     assert main([*gate, "split=train"]) == 0  # finds its parent by itself, and that it was calibrated on these
     assert "12 of the 100 images were calibrated on as well" in capsys.readouterr().out
+
+
+def test_both_back_ends_are_calibrated_on_the_same_pictures(make_checkpoint, tiny, data, tmp_path):
+    checkpoint = shutil.copy(make_checkpoint(str(tiny)), tmp_path / "best.pt")
+    keys = [f"model={checkpoint}", f"data={data}", "imgsz=64", "count=12", "backend=all", "openvino.bias=none"]
+    assert main(["quantize", *keys, "gate=false", "sensitivity=false"]) == 0
+    openvino, onnx = (manifest(tmp_path, backend)["calibration"] for backend in ("openvino", "onnx"))
+    assert openvino == onnx and len(openvino["pictures"]) == 12
+    assert openvino["hash"] == read_calibration(tmp_path / "best_calibration.json").hash
 
 
 def test_without_pycocotools_it_says_so_before_it_quantizes(words, tmp_path):

@@ -24,7 +24,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -38,6 +37,7 @@ from yolo_kd.deploy.artifact import METADATA
 from yolo_kd.deploy.quantize.calibration import NetImages, Progress, check_size
 from yolo_kd.deploy.quantize.openvino_graph import CONVOLUTIONS, alone, outputs_at, quantized_layers
 from yolo_kd.deploy.quantize.sensitivity import IMAGES, LayerError, rank
+from yolo_kd.deploy.quantize.staging import require_room
 from yolo_kd.deploy.quantize.tail import Tail, decode_tail, of_openvino
 
 from yolo_kd.errors import MisuseError, YoloKDError, did_you_mean
@@ -49,7 +49,6 @@ CHOICES: Mapping[str, tuple[Any, ...]] = {
     "preset": ("mixed", "performance"), "bias": ("fast", "full", "none"), "ranges": ("quantile", "mean", "minmax"),
     "head": ("float", "int8"),
 }  # fmt: skip
-_PROBE = 1 << 20  # bytes; more than what a stream holds back before it notices that a disk is full
 
 
 @dataclass(frozen=True)
@@ -242,10 +241,7 @@ def _write(model: ov.Model, path: Path) -> None:
         ov.save_model(model, path, compress_to_fp16=False)
         read_openvino(path)  # some faults of a disk go unnoticed until somebody reads the file
     except (RuntimeError, MisuseError) as error:
-        with path.with_name("probe").open("wb") as file:  # beside the half-written net: a full disk has no room for it
-            file.write(bytes(_PROBE))
-            file.flush()
-            os.fsync(file.fileno())
+        require_room(path.parent)
         reason = " ".join(str(error).split())[:200]
         raise YoloKDError(f"{path.name}: OpenVINO could not write the net: {reason}") from error
 

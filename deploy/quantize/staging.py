@@ -14,6 +14,7 @@ from yolo_kd.deploy.artifact import MANIFEST
 from yolo_kd.errors import MisuseError, YoloKDError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_PROBE = 1 << 20  # bytes; more than what a stream holds back before it notices that a disk is full
 
 
 def check_target(target: Path, overwrite: bool, mark: str = MANIFEST) -> None:
@@ -33,6 +34,21 @@ def check_target(target: Path, overwrite: bool, mark: str = MANIFEST) -> None:
         raise MisuseError(f"{target}: is a file, expected a place for a folder; choose another with out=")
     if any(target.iterdir()) and not (target / mark).is_file() and not overwrite:
         raise MisuseError(f"{target}: exists and holds no {mark}, so it is not ours; overwrite=true replaces it")
+
+
+def require_room(folder: Path) -> None:
+    """Find out whether a write failed for want of room; whose own words say neither what is wrong nor where, as OpenVINO's.
+
+    Args:
+        folder: Where the half-written file still lies: a full disk has no room beside it.
+
+    Raises:
+        OSError: As the disk has it.
+    """
+    with (folder / "probe").open("wb") as file:
+        file.write(bytes(_PROBE))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextmanager

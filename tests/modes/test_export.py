@@ -13,6 +13,7 @@ import pytest
 from yolo_kd.deploy import open_detector
 from yolo_kd.deploy.artifact import read_artifact, sha256
 
+from tests.full_disk import files_end_at
 from yolo_kd.cli import main
 from yolo_kd.engine import export as module
 from yolo_kd.engine import ultra
@@ -170,6 +171,19 @@ def test_an_exporter_that_fails_is_one_line_and_leaves_nothing(checkpoint, tmp_p
     printed = capsys.readouterr().err.strip().splitlines()
     said = "nowhere.onnx, but nothing is there" if lies else "could not export to onnx: RuntimeError: no such operator"
     assert len(printed) == 1 and said in printed[0]
+    assert [p.name for p in tmp_path.iterdir()] == ["best.pt"]
+
+
+@pytest.mark.parametrize("form", ["openvino", "onnx"])
+@pytest.mark.parametrize("room", [1_000, "weights"])
+def test_a_full_disk_is_one_line_and_leaves_nothing(make_checkpoint, tiny, tmp_path, capfd, form, room):
+    """The checkpoint cannot be copied (1 kB), or the net, twice its size in float32, cannot be written."""
+    checkpoint = Path(shutil.copy(make_checkpoint(str(tiny)), tmp_path / "best.pt"))
+    with files_end_at(checkpoint.stat().st_size + 4096 if room == "weights" else room):
+        assert main(words(checkpoint, f"format={form}")) == 1
+    printed = "".join(capfd.readouterr()).strip().splitlines()
+    assert len(printed) == 1 and "no room left on the disk; nothing was left behind" in printed[0], printed
+    assert f"best_{form}_model" in printed[0] and ".part" not in printed[0]
     assert [p.name for p in tmp_path.iterdir()] == ["best.pt"]
 
 

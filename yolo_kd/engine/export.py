@@ -6,6 +6,7 @@ It writes beside the .pt and takes its names from it, so it works on a copy in a
 from __future__ import annotations
 
 import importlib.util
+import logging
 import shutil
 import tempfile
 import warnings
@@ -14,7 +15,7 @@ from typing import Any
 
 from yolo_kd.deploy.artifact import Artifact, read_artifact, sha256, write_manifest
 from yolo_kd.deploy.quantize.origin import now, versions
-from yolo_kd.deploy.quantize.staging import check_target, staged
+from yolo_kd.deploy.quantize.staging import check_target, require_room, staged
 from yolo_kd.engine import ultra
 from yolo_kd.engine.rng import preserved_rng
 from yolo_kd.errors import MisuseError, YoloKDError
@@ -78,12 +79,13 @@ def export(
         "versions": versions("ultralytics-opencv-headless", "ultralytics", "torch", *NEEDS[format]),
         "created": now(),
     }
-    with tempfile.TemporaryDirectory(prefix="yolo-kd-") as work, staged(target, overwrite) as folder:
-        copy = Path(work) / f"{checkpoint.stem}.pt"
-        shutil.copyfile(checkpoint, copy)
-        made = _run(copy, format, size_hw, PRECISIONS[precision], end2end, trust)
-        for path in made.iterdir() if made.is_dir() else [made]:
-            shutil.move(str(path), folder / path.name)
+    with staged(target, overwrite) as folder:
+        with tempfile.TemporaryDirectory(dir=folder) as work:  # on the disk that a full one is told of
+            copy = Path(work) / f"{checkpoint.stem}.pt"
+            shutil.copyfile(checkpoint, copy)
+            made = _run(copy, format, size_hw, PRECISIONS[precision], end2end, trust)
+            for path in made.iterdir() if made.is_dir() else [made]:
+                path.rename(folder / path.name)
         found = read_artifact(folder)
         write_manifest(
             Artifact(folder, found.model, format, precision, size_hw, found.names, found.end2end, facts=facts)
@@ -99,16 +101,24 @@ def _run(copy: Path, format: str, size_hw: tuple[int, int], bits: int, end2end: 
         keys["simplify"] = False  # it would install a package, for what ONNX Runtime does itself when it loads
     level = ultra.LOGGER.level
     ultra.LOGGER.setLevel("WARNING")  # it would name the temporary folder as the result
+    ultra.LOGGER.addFilter(_not_raised_as_well)
     with ultra.restricted_loading(trust), preserved_rng(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that torch.jit.trace is deprecated; the exporter has nothing better yet
         try:
             made = ultra.YOLO(copy, task="detect").export(**keys)
         except Exception as error:  # the exporter raises whatever the libraries below it raise
+            require_room(copy.parent)
             reason = " ".join(str(error).split())[:200]
             raise YoloKDError(f"Ultralytics could not export to {format}: {type(error).__name__}: {reason}") from error
         finally:
             ultra.LOGGER.setLevel(level)
+            ultra.LOGGER.removeFilter(_not_raised_as_well)
     path = Path(str(made))
     if not path.exists():
         raise YoloKDError(f"Ultralytics said that it exported to {path.name}, but nothing is there")
     return path
+
+
+def _not_raised_as_well(record: logging.LogRecord) -> bool:
+    """Whether a record of the exporter tells more than the error that comes with it."""
+    return "export failure" not in record.getMessage()

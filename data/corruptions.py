@@ -43,7 +43,7 @@ def corrupt(image: np.ndarray, name: str, strength: int, seed: int = 0) -> np.nd
     try:
         from albumentations import Compose
     except ImportError:
-        raise MisuseError('corruptions need albumentations: pip install "yolo-kd[train]"') from None
+        raise MisuseError("corruptions need albumentations: pip install albumentations") from None
     transform = transform_of(name, strength, image.shape[:2])
     rgb = np.ascontiguousarray(image[..., ::-1])
     mixed = zlib.crc32(f"{name} {strength} {seed}".encode())  # the same for no two corruptions of one picture

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -71,3 +74,24 @@ def test_unknown_names_and_strengths(picture):
         corrupt(picture, "fogg", 1)
     with pytest.raises(MisuseError, match="strength=4: expected 1, 2 or 3"):
         corrupt(picture, "fog", 4)
+
+
+def test_albumentations_is_all_they_need():
+    """So that an artifact is evaluated under them where there is no torch."""
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'torchvision', 'ultralytics'): sys.modules[name] = None\n"
+        "import numpy as np\n"
+        "from yolo_kd.data.corruptions import corrupt, corruptions\n"
+        "grey = np.full((64, 64, 3), 128, np.uint8)\n"
+        "print(*(name for name in corruptions() if corrupt(grey, name, 3).shape == grey.shape))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == list(corruptions())
+
+
+def test_without_it_they_say_what_to_install(monkeypatch, picture):
+    monkeypatch.setitem(sys.modules, "albumentations", None)
+    with pytest.raises(MisuseError, match="corruptions need albumentations: pip install albumentations$"):
+        corrupt(picture, "fog", 1)

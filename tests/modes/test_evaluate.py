@@ -133,7 +133,7 @@ def test_an_artifact_is_evaluated_where_torch_and_ultralytics_do_not_exist(float
         (
             "torch ultralytics albumentations",
             ("model=OV", "corruptions=fog"),
-            "needs albumentations, which is not installed",
+            "needs albumentations, which is not installed; run: pip install albumentations\n",
         ),
     ],
 )

@@ -6,7 +6,7 @@ because a speed-up means something only against the float that would run otherwi
 it and does not say so.
 
 Not tried: int8 activations of ONNX Runtime (`onnx.activations=s8`), which x86 has no instruction for, and one scale for all
-channels of a weight (`onnx.per_channel=false`), which costs 5 to 13 points of precision; both can be asked for by name.
+channels of a weight (`onnx.per_channel=false`), less precise on each net that was tried; both can be asked for by name.
 """
 
 from __future__ import annotations

@@ -119,9 +119,7 @@ def _check_packages(sources: list[str], spoil: list[str], wanted: bool) -> bool:
     """Refuse what would fail after minutes of measuring; whether Ultralytics' own mAP can be measured too."""
     require_pycocotools()
     if spoil and find_spec("albumentations") is None:
-        raise MisuseError(
-            'corruptions=: needs albumentations, which is not installed; run: pip install "yolo-kd[train]"'
-        )
+        raise MisuseError("corruptions=: needs albumentations, which is not installed; run: pip install albumentations")
     missing = [name for name in ("torch", "ultralytics") if find_spec(name) is None]
     said = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed"
     if missing and any(source.endswith(".pt") for source in sources):

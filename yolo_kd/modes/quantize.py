@@ -249,8 +249,8 @@ device= judges an artifact on another device.
 limits of the gate (see yolo-kd gate --help):
 {limits}
 
-recipe, with the defaults that measured best (docstrings of yolo_kd.deploy.quantize.openvino and .onnx); auto leaves out
-onnx.activations=s8 (x86 has no instruction for it) and onnx.per_channel=false (5 to 13 points of precision):
+recipe; what each default was chosen by is in the docstrings of yolo_kd.deploy.quantize.openvino (within noise of others) and
+.onnx; auto leaves out onnx.activations=s8 (x86 has no instruction for it) and onnx.per_channel=false (less precise there):
 {chr(10).join(lines)}"""
 
 

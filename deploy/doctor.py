@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class Examined:
         runs: Whether it compiled and ran.
         reason: Why not.
         precision: What really runs.
-        falls_off: Operations that the device does not take, with how often they occur.
+        falls_off: Operations that the device does not take, with how often they occur; None if that was not checked.
         ms: Median milliseconds from frame to boxes.
         f1: Matched F1 of its boxes with the CPU's in float32 on the same noise and pictures; None without any box.
         iou: Mean IoU of the matched boxes.
@@ -51,7 +51,7 @@ class Examined:
     runs: bool
     reason: str = ""
     precision: str = ""
-    falls_off: dict[str, int] = field(default_factory=dict)
+    falls_off: dict[str, int] | None = None
     ms: float | None = None
     f1: float | None = None
     iou: float | None = None
@@ -112,11 +112,13 @@ def examine(artifact: Artifact, device: str, frames: list[np.ndarray]) -> Examin
         device: A device that is there.
         frames: BGR pictures.
     """
-    falls_off = unsupported(artifact, device) if artifact.format == "openvino" else {}
+    falls_off = unsupported(artifact, device) if artifact.format == "openvino" else None
     try:
         detector = open_detector(artifact, device=device, confidence=0.05, allow_rejected=True)
     except YoloKDError as error:
         return Examined(device, False, str(error), falls_off=falls_off)
+    if artifact.format == "onnx":
+        falls_off = {}  # its sessions have one provider, and refuse a net of which anything would go to another
     with detector, open_detector(artifact, precision="f32", confidence=0.05, allow_rejected=True) as exact:
         try:
             same = agree([exact(f) for f in frames], [detector(f) for f in frames])

@@ -188,6 +188,41 @@ def test_a_device_that_cannot_compile_gives_its_reason_and_exits_one(float_expor
     assert "CPU does not run it: OpenVINO cannot compile the net for CPU: unsupported thing" in capsys.readouterr().out
 
 
+def test_what_falls_off_is_only_said_where_it_was_looked_at(tmp_path, monkeypatch, capsys):
+    """ONNX Runtime tells by refusing: a net that runs runs whole, of one that does not nothing is known."""
+    net, out = MAKE["onnx"](tmp_path), tmp_path / "found.json"
+    words = ["doctor", f"model={net.model_path}", "device=CPU", f"out={out}"]
+    assert main(words) == 0
+    assert json.loads(out.read_text())["examined"][0]["falls_off"] == {} and "nothing" in capsys.readouterr().out
+
+    def refuse(*_args, **_keys):
+        raise YoloKDError("CUDAExecutionProvider cannot run it: fallback is disabled")
+
+    monkeypatch.setattr(doctor, "open_detector", refuse)
+    assert main(words) == 1
+    printed = capsys.readouterr().out
+    assert json.loads(out.read_text())["examined"][0]["falls_off"] is None
+    assert "not checked" in printed and "nothing" not in printed
+
+
+def test_a_provider_that_leaves_nodes_to_the_cpu_is_refused(tmp_path, monkeypatch):
+    """On this the word of the doctor rests."""
+    from yolo_kd.deploy.backends import Settings, ort
+
+    asked = {}
+
+    def session(_ort, _model, options, provider):
+        asked[provider] = options.get_session_config_entry("session.disable_cpu_ep_fallback")
+        raise YoloKDError("no such device")
+
+    net = MAKE["onnx"](tmp_path)
+    monkeypatch.setattr(ort, "_session", session)
+    monkeypatch.setattr(ort, "_find_provider", lambda *_: "CUDAExecutionProvider")
+    with pytest.raises(YoloKDError, match="no such device"):
+        ort.ONNXBackend(net, Settings(device="CUDA"))
+    assert asked == {"CUDAExecutionProvider": "1"}
+
+
 def test_misspelt_key(capsys):
     assert main(["doctor", "modle=x"]) == 2
     assert "modle=x: unknown key (did you mean 'model'?)" in capsys.readouterr().err

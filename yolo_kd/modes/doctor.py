@@ -91,12 +91,13 @@ def _inventory_text(found: dict[str, Any]) -> str:
 
 
 def _row(one: doctor.Examined) -> dict[str, Any]:
-    left = ", ".join(f"{count} {kind}" for kind, count in one.falls_off.items())
+    falls_off = one.falls_off
+    left = None if falls_off is None else ", ".join(f"{n} {kind}" for kind, n in falls_off.items()) or "nothing"
     return {
         "device": one.device,
         "runs": one.runs,
         "in": one.precision or None,
-        "falls off": left or "nothing",
+        "falls off": left or "not checked",
         "ms": one.ms,
         "F1 with float32": one.f1,
         "IoU": one.iou,

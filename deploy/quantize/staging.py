@@ -37,7 +37,7 @@ def check_target(target: Path, overwrite: bool, mark: str = MANIFEST) -> None:
 
 
 def require_room(folder: Path) -> None:
-    """Find out whether a write failed for want of room; whose own words say neither what is wrong nor where, as OpenVINO's.
+    """Find out whether a write failed for want of room, which libraries such as OpenVINO say in no clear words.
 
     Args:
         folder: Where the half-written file still lies: a full disk has no room beside it.

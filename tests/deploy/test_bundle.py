@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from yolo_kd.deploy import bundle
-from yolo_kd.deploy.artifact import Artifact, Verdict, write_manifest
+from yolo_kd.deploy.artifact import Artifact, Verdict, read_artifact, write_manifest
 from yolo_kd.deploy.detections import Detections
 
+from yolo_kd.cli import main
 from yolo_kd.errors import GateError, MisuseError, YoloKDError
 
 NAMES = {0: "car", 1: "bus"}
@@ -249,3 +252,20 @@ def test_unsigned_bundle_and_wrong_keys(folder, keys, tmp_path):
     signed = made(folder, sign=keys["ours"])
     with pytest.raises(MisuseError, match="no usable public key"):
         bundle.verify(signed, keys["ours"])
+
+
+def test_the_command_line_signs_and_asks_for_a_signature(exported, tiny, pictures, keys, tmp_path, capsys):
+    artifact, out = tmp_path / "best_openvino_model", tmp_path / "student.zip"
+    shutil.copytree(exported(str(tiny), "openvino", 64), artifact)
+    write_manifest(replace(read_artifact(artifact), verdict=Verdict(True)))
+    words = [f"artifact={artifact}", f"parent={artifact}", f"data={pictures}", "references=2"]
+    assert main(["bundle", *words, f"sign={keys['ours']}", f"out={out}"]) == 0
+    assert " boxes of the float parent, signed\n" in capsys.readouterr().out
+    limits = ["min_f1=0", "min_iou=0", "max_score_error=1", "max_slowing=1000", "max_growth_mb=1000"]  # not the point
+    for who, code in (("ours", 0), ("other", 3)):
+        asked = f"require_signature={keys[f'{who}.pub']}"
+        for mode in (["verify"], ["accept", "minutes=0.01", "threads=1", *limits]):
+            assert main([*mode, f"bundle={out}", asked]) == code
+            printed = "".join(capsys.readouterr())
+            assert ("signature fine" in printed) is (who == "ours")
+            assert ("the signature is not of other.pub.pem" in printed) is (who == "other")

@@ -58,6 +58,28 @@ def agree(parent: Sequence[Detections], candidate: Sequence[Detections]) -> Agre
     )
 
 
+def raw_errors(exact: np.ndarray, found: np.ndarray, end2end: bool) -> tuple[float | None, float]:
+    """How far a net's raw output is from the exact one, whether it sees anything or not.
+
+    Args:
+        exact: (B, 4 + classes, cells), or (B, N, 6) of an end-to-end net, from the same canvases.
+        found: The same of the other.
+        end2end: Whose rows stand in the order of their scores: near equals change places, so boxes are not compared.
+
+    Returns:
+        ||found - exact|| / ||exact|| of all box rows (None for end-to-end) and of all scores; NaN where a number is.
+    """
+    if end2end:
+        return None, _relative(exact[..., 4], found[..., 4])
+    return _relative(exact[:, :4], found[:, :4]), _relative(exact[:, 4:], found[:, 4:])
+
+
+def _relative(exact: np.ndarray, found: np.ndarray) -> float:
+    difference = float(np.linalg.norm(found.astype(np.float64) - exact))
+    size = float(np.linalg.norm(exact.astype(np.float64)))
+    return difference / size if size else float("inf") if difference else 0.0
+
+
 def matches(wanted: Detections, found: Detections) -> list[tuple[int, int, float]]:
     """Boxes of one image that are the same: (index in wanted, index in found, IoU).
 

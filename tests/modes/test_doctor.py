@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from yolo_kd.deploy import doctor
 from yolo_kd.deploy.artifact import read_artifact, write_manifest
+from yolo_kd.deploy.quantize.agreement import Agreement, raw_errors
 
 from tests.deploy.tiny_nets import MAKE
 from yolo_kd.cli import main
@@ -221,6 +224,83 @@ def test_a_provider_that_leaves_nodes_to_the_cpu_is_refused(tmp_path, monkeypatc
     with pytest.raises(YoloKDError, match="no such device"):
         ort.ONNXBackend(net, Settings(device="CUDA"))
     assert asked == {"CUDAExecutionProvider": "1"}
+
+
+class Wrong:
+    """A back end whose device computes something else."""
+
+    def __init__(self, backend, change):
+        self.backend, self.change = backend, change
+
+    def __getattr__(self, name):
+        return getattr(self.backend, name)
+
+    def run(self, canvas):
+        return self.change(self.backend.run(canvas).copy())
+
+    infer = run
+
+
+def rescaled(rows: slice, factor: float):
+    def change(raw):
+        raw[:, rows] *= factor
+        return raw
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (rescaled(slice(0, 4), 0.0), "raw boxes are 1.000 off, allowed 0.05"),
+        (rescaled(slice(0, 4), 1.2), "raw boxes are 0.2"),
+        (rescaled(slice(4, 5), 0.4), "raw scores are 0.600 off, allowed 0.5"),
+        (rescaled(slice(4, 5), 1.4), None),
+        (rescaled(slice(0, 4), 1.04), None),
+    ],
+)
+def test_a_device_that_computes_something_else_fails_though_nothing_is_seen(
+    tmp_path, monkeypatch, capsys, change, said
+):
+    """Noise, and scores far below any threshold: no box on either side."""
+    net, out, opened = MAKE["openvino"](tmp_path), tmp_path / "found.json", doctor.open_detector
+
+    def open_wrong(artifact, **keys):
+        detector = opened(artifact, **keys)
+
+        def faintly(raw):
+            raw[:, 4] = raw[:, 0] * 1e-3  # the net of the test has no scores of its own
+            return raw if keys.get("precision") == "f32" else change(raw)
+
+        detector.backend = Wrong(detector.backend, faintly)
+        return detector
+
+    monkeypatch.setattr(doctor, "open_detector", open_wrong)
+    assert main(["doctor", f"model={net.folder}", "device=CPU", f"out={out}"]) == (1 if said else 0)
+    one = json.loads(out.read_text())["examined"][0]
+    assert one["f1"] is None and one["runs"] and bool(one["disagrees"]) is bool(said)
+    assert (f"CPU disagrees with the CPU in float32: {said}" in capsys.readouterr().out) is bool(said)
+
+
+def test_boxes_that_are_not_the_cpus_fail_where_there_are_enough():
+    assert (
+        doctor.disagreement(Agreement(6, 6, 0, 0.0, 0.0), 0.01, 0.1) == "F1 of the boxes is 0.000, expected 0.5 or more"
+    )
+    assert doctor.disagreement(Agreement(6, 6, 3, 0.9, 0.0), 0.01, 0.1) == ""
+    assert doctor.disagreement(Agreement(1, 1, 0, 0.0, 0.0), 0.01, 0.1) == ""
+    assert "raw scores are nan off" in doctor.disagreement(Agreement(0, 0, 0, 0.0, 0.0), None, math.nan)
+
+
+def test_raw_errors_are_of_boxes_and_scores_apart():
+    exact = np.zeros((1, 6, 2), np.float32)
+    exact[:, :4], exact[:, 4:] = 100.0, 0.5
+    found = exact.copy()
+    found[:, :4] += 10.0
+    found[:, 5] = 0.0
+    assert raw_errors(exact, found, False) == pytest.approx((0.1, 0.5**0.5))
+    assert raw_errors(0 * exact, 0 * exact, False) == (0.0, 0.0) and raw_errors(0 * exact, exact, False)[0] == math.inf
+    rows = np.array([[[0, 0, 9, 9, 0.4, 0], [5, 5, 8, 8, 0.4, 0]]], np.float32)
+    assert raw_errors(rows, rows[:, ::-1], True) == (None, 0.0), "equals that change places are no error"
 
 
 def test_misspelt_key(capsys):

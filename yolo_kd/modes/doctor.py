@@ -21,7 +21,7 @@ PICTURES = 8
 
 
 def main(settings: dict[str, Any]) -> int:
-    """List, examine; 1 if the device that was asked for is not there or does not run the model."""
+    """List, examine; 1 if the device that was asked for is not there, or one does not run the model or disagrees."""
     keys = settled(settings, DEFAULTS, "doctor")
     found = doctor.inventory()
     print(_inventory_text(found))
@@ -38,6 +38,9 @@ def main(settings: dict[str, Any]) -> int:
             if not one.runs:
                 failed = True
                 print(f"{one.device} does not run it: {one.reason}")
+            elif one.disagrees:
+                failed = True
+                print(f"{one.device} disagrees with the CPU in float32: {one.disagrees}")
         if artifact.format == "openvino":
             faults = doctor.npu_faults(artifact)
             print(
@@ -55,11 +58,14 @@ def main(settings: dict[str, Any]) -> int:
 
 def help_text() -> str:
     """The keys."""
-    return """usage: yolo-kd doctor [key=value ...]
+    return f"""usage: yolo-kd doctor [key=value ...]
 
-  model=     artifact folder or .onnx file: compiled, run, timed and compared with the CPU in float32 on every device
-  device=    CPU, GPU, NPU: only this one; exits 1 if it is not there or does not run the model
-  data=      data set YAML whose pictures are used; noise without it, on which few nets see anything
+  model=     artifact folder or .onnx file: compiled, run, timed and compared with the CPU in float32 on every device; exits 1 if one
+             does not run it, its raw boxes are more than {doctor.MAX_BOX_ERROR:g} or its raw scores {doctor.MAX_SCORE_ERROR:g} off (a norm,
+             relative to the CPU's), or F1 of {doctor.FEW_BOXES} boxes or more is below {doctor.MIN_F1:g}
+  device=    CPU, GPU, NPU: only this one; exits 1 if it is not there
+  data=      data set YAML whose pictures are used; noise without it, on which few nets see anything, so that only the raw
+             output is compared
   split=val  part of it
   out=       JSON file"""
 
@@ -101,4 +107,6 @@ def _row(one: doctor.Examined) -> dict[str, Any]:
         "ms": one.ms,
         "F1 with float32": one.f1,
         "IoU": one.iou,
+        "raw boxes off": one.box_error,
+        "raw scores off": one.score_error,
     }

@@ -37,7 +37,7 @@ KINDS = [["save"], ["batch", "save"], ["step", "validation"], ["row"], ["save", 
 def test_a_killed_run_ends_like_one_that_was_not(arm, tiny, pictures, make_checkpoint, tmp_path):
     keys = {**KEYS, **ARMS[arm], "data": str(pictures), "student": str(tiny)}
     if arm != "plain":
-        keys["teacher"] = str(make_checkpoint("yolov8n.yaml", seed=1))
+        keys["teacher"] = str(make_checkpoint(str(tiny), seed=1))
     kinds = KINDS if arm != "openvino" else [["batch", "save"]]
     request = {"root": str(tmp_path), "keys": keys, "kinds": kinds, "seed": 5}
     done = subprocess.run(

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from yolo_kd.deploy.artifact import Verdict, read_artifact, write_manifest
+from yolo_kd.deploy.artifact import Artifact, Verdict, net_files, read_artifact, write_manifest
 from yolo_kd.deploy.model_card import card
 
+from tests.deploy.tiny_nets import openvino_net
 from yolo_kd.cli import main
 
 
@@ -41,6 +42,36 @@ def test_from_the_gate_to_the_device(artifact, float_export, learnt, pictures, t
     )
     assert f"sha256 {'ab' * 32}" in text
     assert main(["accept", f"bundle={out}", "minutes=0.01", "threads=1", "max_slowing=50"]) == 0
+
+
+def quantized(folder: Path, parent: Artifact, **changes: object) -> Artifact:
+    """What passes for the INT8 artifact of a tiny net, with a manifest that names its parent."""
+    shutil.copytree(parent.folder, folder)
+    facts = {"float_model": {"file": parent.model, "files": net_files(parent)}, "parent": {"sha256": "ab" * 32}}
+    return write_manifest(replace(read_artifact(folder), precision="int8", **{"facts": facts, **changes}))
+
+
+def test_reference_outputs_are_of_the_parent_which_is_found_by_itself_and_of_nothing_else(pictures, tmp_path, capsys):
+    """Compared with itself, or with another net's parent, an artifact would agree, or not, for no reason."""
+    net = write_manifest(
+        replace(openvino_net(tmp_path / "best_openvino_model"), facts={"parent": {"sha256": "ab" * 32}})
+    )
+    made, out = quantized(tmp_path / "best_int8_openvino_model", net), tmp_path / "student.zip"
+    other = write_manifest(replace(openvino_net(tmp_path / "other"), facts={"parent": {"sha256": "cd" * 32}}))
+    words = [
+        "bundle",
+        f"artifact={made.folder}",
+        f"data={pictures}",
+        "references=1",
+        "allow_rejected=true",
+        f"out={out}",
+    ]
+    for parent, said in ((made, "is INT8 itself"), (other, "weights cdcd")):
+        assert main([*words, f"parent={parent.folder}"]) == 2
+        assert said in capsys.readouterr().err and not out.exists()
+    assert main(words) == 0 and out.is_file()
+    shutil.rmtree(net.folder)
+    assert main(words) == 2 and "name it with parent=<float folder>" in capsys.readouterr().err
 
 
 def test_fewer_pictures_than_asked_for_are_said(artifact, float_export, pictures, tmp_path, capsys):
@@ -101,7 +132,7 @@ def test_the_card_knows_the_distillation_of_ultralytics(artifact):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"parent": None}, "parent= is missing"),
+        ({"data": None}, "data= is missing"),
         ({"references": "0"}, "references=0: expected a whole number from 1 on"),
         ({"run": "."}, "no args.yaml there"),
         ({"sing": "k.pem"}, "unknown key (did you mean 'sign'?)"),

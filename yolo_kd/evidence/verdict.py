@@ -72,7 +72,7 @@ def judge(
         MisuseError: The parent cannot be its parent, or a value or picture is unusable.
         GateError: A file is not the one that the manifest speaks of.
     """
-    _require_parent(artifact, parent)
+    require_parent(artifact, parent)
     identity = identify(split)
     seen, ran = compare(artifact, parent, split, timed, device=device, threads=threads)
     seen = replace(seen, overlap=overlap(identity, artifact.facts))
@@ -189,7 +189,7 @@ def text(judged: Judged) -> str:
     return "\n".join(lines)
 
 
-def _require_parent(artifact: Artifact, parent: Artifact) -> None:
+def require_parent(artifact: Artifact, parent: Artifact) -> None:
     """Refuse what cannot be the float net that the artifact was made from.
 
     Raises:

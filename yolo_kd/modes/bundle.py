@@ -12,6 +12,7 @@ from yolo_kd.deploy.model_card import LICENCE, card, read_run
 from yolo_kd.deploy.runtime import open_detector
 from yolo_kd.errors import MisuseError
 from yolo_kd.evidence.evaluation import read_frame
+from yolo_kd.evidence.verdict import find_parent, require_parent
 from yolo_kd.modes.keys import settled
 
 DEFAULTS: dict[str, Any] = {
@@ -32,18 +33,18 @@ DEFAULTS: dict[str, Any] = {
 def main(settings: dict[str, Any]) -> int:
     """Write the bundle; an artifact that the gate did not pass ends with exit code 3."""
     keys = settled(settings, DEFAULTS, "bundle", {"references": 1})
-    for key in ("artifact", "parent", "data"):
+    for key in ("artifact", "data"):
         if not keys[key]:
-            raise MisuseError(
-                f"{key}= is missing: yolo-kd bundle artifact=<folder> parent=<float folder> data=<data.yaml>"
-            )
+            raise MisuseError(f"{key}= is missing: yolo-kd bundle artifact=<folder> data=<data.yaml>")
     count = keys["references"]
     artifact = read_artifact(str(keys["artifact"]))
+    made_from = read_artifact(str(keys["parent"])) if keys["parent"] else find_parent(artifact)
+    require_parent(artifact, made_from)  # another net's boxes, or the artifact's own, would prove nothing on the device
     run = read_run(Path(str(keys["run"]))) if keys["run"] else None
     images = read_split(str(keys["data"]), str(keys["split"])).images
     chosen = images[:: max(len(images) // count, 1)][:count]
     frames = [read_frame(path) for path in chosen]
-    with open_detector(str(keys["parent"]), precision="f32", allow_rejected=True) as parent:
+    with open_detector(made_from, precision="f32", allow_rejected=True) as parent:
         references = [(frame, parent(frame)) for frame in frames]
     out = Path(str(keys["out"]))
     sign = Path(str(keys["sign"])) if keys["sign"] else None
@@ -67,10 +68,11 @@ def main(settings: dict[str, Any]) -> int:
 
 def help_text() -> str:
     """The keys."""
-    return f"""usage: yolo-kd bundle artifact=<folder> parent=<float folder> data=<data.yaml> [key=value ...]
+    return f"""usage: yolo-kd bundle artifact=<folder> data=<data.yaml> [key=value ...]
 
   artifact=          folder that the gate passed
-  parent=            the float model that it was made from, whose boxes the device is compared with
+  parent=            the float model that it was made from, whose boxes the device is compared with; if left out, looked for
+                     beside the artifact, by the hashes of all files of its net
   data=              data set YAML from which reference pictures are taken; they go into the bundle
   split=val          part of it
   references=16      number of pictures

@@ -35,7 +35,6 @@ MIN_F1 = 0.5
 FEW_BOXES = 10  # below which F1 hangs on whether a box or two are just above the threshold
 WARM_UP = 5
 NO_WORK = frozenset({"Parameter", "Constant", "Result"})
-INT8_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "avx_vnni_int8", "amx_int8", "i8mm", "asimddp"})
 CHOOSING = frozenset({"NonMaxSuppression", "MulticlassNms", "MatrixNms", "NonZero"})  # outputs of open length
 
 
@@ -77,7 +76,7 @@ def inventory() -> dict[str, Any]:
         "processor": {
             "name": machine.model_name(),
             "cores": machine.cores(),
-            "isa": sorted(machine.cpu_flags() & (machine.BF16_FLAGS | INT8_FLAGS)),
+            "isa": sorted(machine.cpu_flags() & {*machine.BF16_FLAGS, *machine.INT8_FLAGS}),
         },
         "packages": {name: _version(name) for name in PACKAGES},
         "openvino": _openvino_devices(),

@@ -7,7 +7,9 @@ import platform
 from functools import lru_cache
 from pathlib import Path
 
-BF16_FLAGS = {"amx_bf16", "avx512_bf16", "bf16", "svebf16"}  # x86: AMX, AVX512-BF16; Arm: NEON and SVE
+# The best first. x86: AMX, AVX512, AVX; Arm: SVE, NEON.
+INT8_FLAGS = ("amx_int8", "avx512_vnni", "avx_vnni_int8", "avx_vnni", "i8mm", "asimddp")
+BF16_FLAGS = ("amx_bf16", "avx512_bf16", "svebf16", "bf16")
 
 
 @lru_cache(maxsize=1)
@@ -30,7 +32,7 @@ def cores() -> int:
 
 def has_bf16() -> bool:
     """Whether the CPU has bf16 dot products; without them bf16 is emulated and slower than float32."""
-    return bool(BF16_FLAGS & cpu_flags())
+    return not cpu_flags().isdisjoint(BF16_FLAGS)
 
 
 @lru_cache(maxsize=1)
@@ -44,8 +46,6 @@ def model_name() -> str:
 
 
 def describe() -> str:
-    """One word for the log: the best bf16 unit, or the architecture."""
-    for flag in ("amx_bf16", "avx512_bf16", "svebf16", "bf16"):
-        if flag in cpu_flags():
-            return flag
-    return platform.machine()
+    """A few words for the log: the best units for INT8 and for bf16, such as "avx512_vnni, avx512_bf16", or the architecture."""
+    best = (next((flag for flag in known if flag in cpu_flags()), None) for known in (INT8_FLAGS, BF16_FLAGS))
+    return ", ".join(flag for flag in best if flag) or platform.machine()

@@ -15,10 +15,11 @@ from yolo_kd.deploy.quantize.openvino import OpenVINOSettings
 
 from yolo_kd.errors import YoloKDError
 from yolo_kd.evidence import quantization_report
-from yolo_kd.evidence.candidates import summarise
+from yolo_kd.evidence.candidates import Report, summarise
 from yolo_kd.evidence.outcome import Outcome, Plan
 from yolo_kd.evidence.search import NOTES, Trial, Way
 from yolo_kd.evidence.verdict import Judged
+from yolo_kd.modes import quantize
 
 
 def artifact(folder: Path, precision: str, verdict: Verdict | None = None) -> Artifact:
@@ -104,6 +105,28 @@ def test_the_headline_is_of_the_pictures_that_nothing_was_chosen_on(found):
     assert [r.held_out for r in found.rows] == [None, (0.3529, 0.3590), None, None]
     said = summarise(found)
     assert said.good and "0.0061 lost, 0.01 may be lost" in said.lines[1] and "gained" not in " ".join(said.lines)
+
+
+def test_the_terminal_names_the_float_that_the_report_names(tmp_path, capsys):
+    """The gate timed it beside its own parent, at twice its time; ONNX Runtime's float had been the faster one."""
+    made = artifact(tmp_path / "best_int8_openvino_model", "int8", Verdict(True, (), ()))
+    made = replace(made, facts={"layers": {"int8_convolutions": 1, "float_convolutions": 0}})
+    trials = [
+        Trial("float", made, "openvino", Way(), None, "f32", 0.40, p50=20.0),
+        Trial("float", made, "onnx", Way(), None, "f32", 0.40, p50=15.0),
+        Trial("stem", made, "openvino", Way(), OpenVINOSettings(stem=0), "int8+f32", 0.40, p50=10.0),
+    ]
+    seen = Measured(1, True, (0, 1), 1, 1, 1.0, 1.0, 0.0, ms=11.0, parent_ms=22.0)
+    outcome = Outcome(Judged(made, seen, {"artifact": "int8+f32", "parent": "f32"}), trials[2])
+    split = Split("val", (), {0: "car"})
+    rows = quantization_report._of_search(trials, [outcome], outcome, Plan(Limits(), split, split))
+    found = Report("t", {}, rows)
+    quantize._tell_outcome(outcome, trials, found)
+    line = "10.00 ms per frame (median, in int8+f32): 1.50 × the speed of the fastest float on this device, onnx float in f32"
+    said = capsys.readouterr().out
+    assert line in said and line in summarise(found).lines[0] and ": 2.00 x its speed" in said
+    quantize._tell_outcome(replace(outcome, trial=None), [], found)
+    assert "in the search" not in capsys.readouterr().out
 
 
 def test_notes_name_the_artifact_and_a_net_that_does_not_open_has_no_pictures(found):

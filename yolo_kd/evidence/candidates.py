@@ -146,7 +146,7 @@ def summarise(report: Report) -> Summary:
         unknown = sum(row.verdict == "not judged" for row in tried)
         but = f", {unknown} {'was' if unknown == 1 else 'were'} not judged" if unknown else ""
         return Summary(False, f"{_none_of(tried)}{but}: keep the float model", _why_not(tried))
-    lines = [_speed_line(chosen, report), _precision_line(chosen, report), *chosen.reasons]
+    lines = [speed_line(chosen, report), _precision_line(chosen, report), *chosen.reasons]
     if chosen.verdict == "float":
         heading = f"The float model {chosen.name} was chosen: {len(passed)} of {_count(tried)} passed the gate"
         return Summary(False, heading, (*lines, *_why_not(tried)), _figures(chosen, report))
@@ -156,6 +156,24 @@ def summarise(report: Report) -> Summary:
         )
     heading = f"{chosen.name} passed and was chosen"
     return Summary(True, heading, tuple(lines), _figures(chosen, report))
+
+
+def speed_line(row: Row, report: Report) -> str:
+    """Its speed in words, against the fastest float of any back end that the report has, and against the others."""
+    rows, how_timed = report.rows, "several under way" if report.throughput else "median"
+    base, times = fastest_float(rows), speed_up(row, rows)
+    if row.p50_ms is None or known(row.p50_ms) is None:
+        return "It was not timed on this device."
+    ran = f"{row.p50_ms:.2f} ms per frame ({how_timed}, in {row.precision})"
+    if base is None or base.p50_ms is None or times is None:
+        return f"{ran}; no float was timed, so there is no speed-up to quote."
+    if base is row:
+        return f"{ran}, the fastest float on this device."
+    how = f"{times:.2f} × the speed of" if times >= 1 else f"slower ({times:.2f} ×) than"
+    line = f"{ran}: {how} the fastest float on this device, {base.name} in {base.precision} ({base.p50_ms:.2f} ms)"
+    others = [r for r in ranked(rows) if r.verdict == "float" and r is not base and known(r.p50_ms)]
+    more = [f"{(r.p50_ms or 0.0) / row.p50_ms:.2f} × {r.name} in {r.precision} ({r.p50_ms:.2f} ms)" for r in others]
+    return "; ".join([line, *more]) + "."
 
 
 def _count(tried: Sequence[Row]) -> str:
@@ -174,23 +192,6 @@ def _why_not(tried: Sequence[Row]) -> tuple[str, ...]:
     """The first reason of the three that came closest."""
     lost = sorted((r for r in tried if r.verdict != "passed"), key=lambda r: -(known(r.ap) or 0.0))
     return tuple(f"{row.name} {_was(row)}: {row.reasons[0] if row.reasons else 'no reason given'}" for row in lost[:3])
-
-
-def _speed_line(row: Row, report: Report) -> str:
-    rows, how_timed = report.rows, "several under way" if report.throughput else "median"
-    base, times = fastest_float(rows), speed_up(row, rows)
-    if row.p50_ms is None or known(row.p50_ms) is None:
-        return "It was not timed on this device."
-    ran = f"{row.p50_ms:.2f} ms per frame ({how_timed}, in {row.precision})"
-    if base is None or base.p50_ms is None or times is None:
-        return f"{ran}; no float was timed, so there is no speed-up to quote."
-    if base is row:
-        return f"{ran}, the fastest float on this device."
-    how = f"{times:.2f} × the speed of" if times >= 1 else f"slower ({times:.2f} ×) than"
-    line = f"{ran}: {how} the fastest float on this device, {base.name} in {base.precision} ({base.p50_ms:.2f} ms)"
-    others = [r for r in ranked(rows) if r.verdict == "float" and r is not base and known(r.p50_ms)]
-    more = [f"{(r.p50_ms or 0.0) / row.p50_ms:.2f} × {r.name} in {r.precision} ({r.p50_ms:.2f} ms)" for r in others]
-    return "; ".join([line, *more]) + "."
 
 
 def _precision_line(row: Row, report: Report) -> str:

@@ -182,7 +182,7 @@ def text(judged: Judged) -> str:
     if seen.ms and seen.parent_ms:
         lines.append(
             f"  {number(seen.ms)} ms per image in {ran.get('artifact')}, parent {number(seen.parent_ms)} ms in {ran['parent']} "
-            f"on {machine.model_name()} ({machine.describe()}): {seen.parent_ms / seen.ms:.2f} x the speed"
+            f"on {machine.model_name()} ({machine.describe()}): {seen.parent_ms / seen.ms:.2f} x its speed"
         )
     for layer in list(judged.artifact.facts.get("sensitivity") or ())[:SHOWN]:
         lines.append(f"  largest error of one layer alone: {layer['error']:.4f} {layer['layer']}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,8 @@ from yolo_kd.deploy.quantize.produce import Producer, Settings, named
 from yolo_kd.deploy.quantize.progress import Line
 from yolo_kd.errors import MisuseError, did_you_mean
 from yolo_kd.evidence.average_precision import require_pycocotools
-from yolo_kd.evidence.outcome import Plan, fastest, one_recipe
+from yolo_kd.evidence.candidates import Report, speed_line
+from yolo_kd.evidence.outcome import Outcome, Plan, fastest, one_recipe
 from yolo_kd.evidence.quantization_report import chosen, report
 from yolo_kd.evidence.report import write_report
 from yolo_kd.evidence.search import NOTES, TARGETS, Trial
@@ -103,10 +104,10 @@ def main(settings: dict[str, Any]) -> int:
         else:
             outcomes = [one_recipe(p, recipes[b], plan, where(p.parent), Path(work) / b) for b, p in producers.items()]
         page = beside / f"{stem}_int8_report.html"
-        write_report(page, report(outcomes, trials, parents, plan))
+        found = report(outcomes, trials, parents, plan)
+        write_report(page, found)
     for outcome in outcomes:
-        _say(outcome.judged.artifact)
-        print(text(outcome.judged))
+        _tell_outcome(outcome, trials, found)
     if keys["target"] == "npu":
         print(
             "prepared for an NPU: run yolo-kd doctor model=<folder> device=NPU and yolo-kd gate device=NPU where there is one"
@@ -298,6 +299,14 @@ def _unjudged(
             print(f"  on an NPU: {fault}")
     print("not judged yet: yolo-kd gate artifact=<folder> data=<data.yaml>")
     return code
+
+
+def _tell_outcome(outcome: Outcome, trials: Sequence[Trial], found: Report) -> None:
+    """The gate's word, whose speed is against the parent, and that of the search, against the fastest float of all."""
+    _say(outcome.judged.artifact)
+    print(text(outcome.judged))
+    if outcome.trial is not None and outcome.trial.seconds != float("inf"):
+        print(f"  in the search: {speed_line(found.rows[trials.index(outcome.trial)], found)}")
 
 
 def _say(artifact: Artifact) -> None:

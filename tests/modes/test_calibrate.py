@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import yaml
 from yolo_kd.deploy.artifact import sha256
-from yolo_kd.deploy.quantize.calibration import read_calibration
+from yolo_kd.deploy.quantize.calibration import CalibrationSet, read_calibration, write_calibration
 
 from tests.full_disk import files_end_at
 from yolo_kd.cli import main
+from yolo_kd.modes import quantize
 
 COUNT = 40
 
@@ -216,3 +217,14 @@ def test_the_help_names_every_key(capsys):
     assert main(["calibrate", "--help"]) == 0
     text = capsys.readouterr().out
     assert all(f"\n  {key}=" in text for key in DEFAULTS if key != "debug")
+
+
+def test_warnings_of_a_list_are_said_again_where_it_is_used(tmp_path, capsys):
+    """They were said when it was made, which may be months ago and elsewhere."""
+    path = tmp_path / "a.png"
+    path.write_bytes(b"x")
+    digest = sha256(path)
+    for report, said in (({"warnings": ["all from one scene"]}, "WARNING: all from one scene\n"), ({}, "")):
+        write_calibration(CalibrationSet((path,), (digest,), report), tmp_path / "list.json")
+        found = quantize._calibration({"calibration": str(tmp_path / "list.json")}, tmp_path / "no.json")
+        assert capsys.readouterr().err == said and found.images == read_calibration(tmp_path / "list.json").images

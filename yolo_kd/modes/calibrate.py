@@ -102,8 +102,7 @@ def gather(
 def tell(found: CalibrationSet, out: Path) -> None:
     """Print what a person should know of a set: warnings first to stderr, then what it covers."""
     report = found.report
-    for line in report["warnings"]:
-        print(f"WARNING: {line}", file=sys.stderr)
+    warn(found)
     for kind in ("unreadable", "remarks"):
         for line in report[kind][:SHOWN]:
             print(f"  {line}", file=sys.stderr)
@@ -119,6 +118,12 @@ def tell(found: CalibrationSet, out: Path) -> None:
         f"near-duplicates dropped, {report['overlap_removed']} taken out that are among the {report['held_out']} evaluation "
         f"pictures\n  hash {found.hash}"
     )
+
+
+def warn(found: CalibrationSet) -> None:
+    """Print to stderr what the makers of a set were warned of; nothing where its list does not say."""
+    for line in found.report.get("warnings", ()):
+        print(f"WARNING: {line}", file=sys.stderr)
 
 
 def help_text() -> str:

@@ -29,7 +29,7 @@ from yolo_kd.evidence.report import write_report
 from yolo_kd.evidence.search import NOTES, TARGETS, Trial
 from yolo_kd.evidence.table import aligned
 from yolo_kd.evidence.verdict import text
-from yolo_kd.modes.calibrate import gather, tell
+from yolo_kd.modes.calibrate import gather, tell, warn
 from yolo_kd.modes.gate import LIMITS, REJECTED, read_limits
 from yolo_kd.modes.keys import settled
 
@@ -338,7 +338,9 @@ def _check(keys: Mapping[str, Any], own_recipe: bool) -> None:
 def _calibration(keys: Mapping[str, Any], out: Path) -> CalibrationSet:
     """The list given, or one chosen from the data set and written to `out`."""
     if keys["calibration"]:
-        return read_calibration(str(keys["calibration"]))
+        given = read_calibration(str(keys["calibration"]))
+        warn(given)
+        return given
     there = len(read_split(str(keys["data"]), "train").images)
     count = min(keys["count"], max(1, int(there * CALIBRATED_SHARE)))
     if count < keys["count"]:

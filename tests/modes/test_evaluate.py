@@ -14,9 +14,13 @@ import pytest
 from yolo_kd.data.split import read_split
 from yolo_kd.deploy.detections import Detections
 
+from tests.deploy.tiny_nets import openvino_net
 from yolo_kd.cli import main
+from yolo_kd.engine import torch_backend
+from yolo_kd.errors import MisuseError
 from yolo_kd.evidence.average_precision import PrecisionMeter
 from yolo_kd.evidence.evaluation import truth_of
+from yolo_kd.modes import evaluate
 
 
 @pytest.fixture(scope="module")
@@ -176,3 +180,42 @@ def test_mistakes_are_one_line(learnt, pictures, capsys, words, said):
     assert main(["evaluate", *filled]) == 2
     printed = capsys.readouterr().err.strip().splitlines()
     assert len(printed) == 1 and said in printed[0]
+
+
+@pytest.mark.parametrize(
+    ("device", "models", "said"),
+    [
+        ("cuda:0", ["best.pt", "OV"], "best_openvino_model is an artifact, which runs on CPU, GPU or NPU; choose cpu"),
+        ("GPU", ["OV", "best.pt"], "best.pt is a checkpoint, which runs on cpu or cuda:0; choose cpu"),
+        ("cuda", ["OV"], "best_openvino_model is an artifact"),
+    ],
+)
+def test_a_device_that_only_one_of_two_models_can_run_on_is_refused_before_anything_is_opened(
+    pictures, tmp_path, capsys, monkeypatch, device, models, said
+):
+    openvino_net(tmp_path / "best_openvino_model")
+    monkeypatch.setattr(evaluate, "open_any", lambda *_: pytest.fail("opened"))
+    paths = [str(tmp_path / m.replace("OV", "best_openvino_model")) for m in models]
+    words = [f"model={paths[0]}", *(f"beside={p}" for p in paths[1:]), f"data={pictures}", f"device={device}"]
+    assert main(["evaluate", *words]) == 2
+    printed = capsys.readouterr().err.strip().splitlines()
+    assert len(printed) == 1 and f"device={device}: {said}" in printed[0]
+
+
+@pytest.mark.parametrize("device", ["cpu", "CPU"])
+def test_the_cpu_is_the_same_by_either_name(monkeypatch, tmp_path, device):
+    asked = []
+    monkeypatch.setattr(torch_backend, "open_checkpoint", lambda *args, **_: asked.append(args[2]))
+    monkeypatch.setattr(evaluate, "open_detector", lambda *_, **keys: asked.append(keys["device"]))
+    for source in ("best.pt", "best_openvino_model"):
+        evaluate._check_device(source, device)
+        evaluate.open_any(source, {"imgsz": 64, "device": device, "trust": False})
+    assert asked == ["cpu", "CPU"] and torch_backend._device(device).type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("device", "said"), [("cuda:99", "CUDA devices here; use device=cpu"), ("GPU", "torch has no such device")]
+)
+def test_a_device_that_torch_does_not_have_is_one_line(device, said):
+    with pytest.raises(MisuseError, match=said):
+        torch_backend.open_checkpoint("no.pt", 64, device)

@@ -68,8 +68,9 @@ def open_checkpoint(
         **options: `confidence`, `iou`, `max_detections`, `classes`, `multi_label` of `Detector`.
 
     Raises:
-        MisuseError: No detection checkpoint, or a size that the net cannot take.
+        MisuseError: No detection checkpoint, a size that the net cannot take, or a device that is not there.
     """
+    where = _device(device)
     model = ultra.load_detector(source, "model", trust)
     spec = ultra.head_spec(model)
     size = (imgsz, imgsz) if isinstance(imgsz, int) else (int(imgsz[0]), int(imgsz[1]))
@@ -79,4 +80,14 @@ def open_checkpoint(
     path = Path(getattr(model, "pt_path", source))
     names = ultra.class_names(model)
     artifact = Artifact(path.parent, path.name, FORMAT, "fp32", size, names, end2end=spec.dual)
-    return Detector(artifact, TorchBackend(model, size, torch.device(device)), **options)  # type: ignore[arg-type]
+    return Detector(artifact, TorchBackend(model, size, where), **options)  # type: ignore[arg-type]
+
+
+def _device(name: str) -> torch.device:
+    try:
+        found = torch.device(name.lower())
+    except RuntimeError:
+        raise MisuseError(f"device={name}: torch has no such device; expected cpu or cuda:0") from None
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise MisuseError(f"device={name}: torch finds {torch.cuda.device_count()} CUDA devices here; use device=cpu")
+    return found

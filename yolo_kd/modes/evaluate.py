@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from yolo_kd.cfg.atomic import write_text
 from yolo_kd.data.corruptions import corruptions
 from yolo_kd.data.split import read_split
+from yolo_kd.deploy.artifact import read_artifact
 from yolo_kd.deploy.runtime import Detector, open_detector
 from yolo_kd.errors import MisuseError, did_you_mean
 from yolo_kd.evidence.average_precision import require_pycocotools
@@ -42,6 +44,8 @@ def main(settings: dict[str, Any]) -> int:
             raise MisuseError(f"{key}= is missing: yolo-kd evaluate model=<.pt, .onnx or folder> data=<data.yaml>")
     split, spoil = read_split(str(keys["data"]), str(keys["split"])), _corruptions(keys["corruptions"])
     sources = [str(keys["model"]), *([str(keys["beside"])] if keys["beside"] else [])]
+    for source in sources:
+        _check_device(source, str(keys["device"]))
     beside_theirs = _check_packages(sources, spoil, keys["ultralytics"])
     found: dict[str, Any] = {}
     lines: list[str] = []
@@ -57,7 +61,7 @@ def main(settings: dict[str, Any]) -> int:
         if beside_theirs:
             ours = seen["precision"]["AP"]
             seen["ultralytics"] = reference_map(
-                source, split, ours, _size(keys["imgsz"]), str(keys["device"]), bool(keys["trust"])
+                source, split, ours, _size(keys["imgsz"]), str(keys["device"]).lower(), bool(keys["trust"])
             )
             lines += explained(seen["ultralytics"], ours, name, shape)
         found[source] = {"name": name, **seen}
@@ -74,7 +78,9 @@ def open_any(source: str, keys: dict[str, Any]) -> Detector:
     if source.endswith(".pt"):
         from yolo_kd.engine.torch_backend import open_checkpoint
 
-        return open_checkpoint(source, _size(keys["imgsz"]), str(keys["device"]), bool(keys["trust"]), **options)
+        return open_checkpoint(
+            source, _size(keys["imgsz"]), str(keys["device"]).lower(), bool(keys["trust"]), **options
+        )
     return open_detector(source, device=str(keys["device"]).upper(), allow_rejected=True, **options)
 
 
@@ -96,7 +102,7 @@ def help_text() -> str:
   imgsz=640     input size of a checkpoint: a side, or height,width; artifacts have theirs
   corruptions=  true, or some of {", ".join(corruptions())}: AP under each at three strengths
   ultralytics=  false leaves Ultralytics' own mAP out; it is measured on links to the pictures
-  device=cpu    cpu, cuda:0 for a checkpoint; CPU, GPU, NPU for an artifact
+  device=cpu    cpu, cuda:0 for a checkpoint; CPU, GPU, NPU for an artifact; of two models, one that both can run on
   out=          JSON file to write"""
 
 
@@ -113,6 +119,20 @@ def _corruptions(value: Any) -> list[str]:
                 f"corruptions={name}: no such corruption{did_you_mean(name, corruptions())}; use true or {known}"
             )
     return names
+
+
+def _check_device(source: str, device: str) -> None:
+    """Refuse a device of the other kind of model before anything is measured: one device= is meant for all models."""
+    of_torch = re.fullmatch(r"cuda(:\d+)?|mps|xpu(:\d+)?", device, re.IGNORECASE) is not None
+    checkpoint = source.endswith(".pt")
+    if device.lower() == "cpu" or of_torch is checkpoint:
+        return
+    if not checkpoint and device.lower() == "cuda" and read_artifact(source).format == "onnx":
+        return  # ONNX Runtime's name of its provider, too
+    own = "a checkpoint, which runs on cpu or cuda:0" if checkpoint else "an artifact, which runs on CPU, GPU or NPU"
+    raise MisuseError(
+        f"device={device}: {Path(source).name} is {own}; choose cpu, or evaluate models of two kinds one at a time"
+    )
 
 
 def _check_packages(sources: list[str], spoil: list[str], wanted: bool) -> bool:

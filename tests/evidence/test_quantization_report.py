@@ -129,6 +129,17 @@ def test_the_terminal_names_the_float_that_the_report_names(tmp_path, capsys):
     assert "in the search" not in capsys.readouterr().out
 
 
+def test_the_fastest_is_found_by_times_of_one_kind(tmp_path):
+    """90 frames/s of several under way, 25 ms of one alone; the other, mended after the search, takes 20 ms alone."""
+    made = artifact(tmp_path / "best_int8_openvino_model", "int8", Verdict(True, (), ()))
+    seen = Measured(1, True, (0, 1), 1, 1, 1.0, 1.0, 0.0, ms=25.0, parent_ms=50.0)
+    one = Outcome(Judged(made, seen, {}), Trial("a", made, "openvino", Way(), OpenVINOSettings(), fps=90.0))
+    mended = Outcome(Judged(made, replace(seen, ms=20.0), {}), Trial("b", made, "onnx", Way(), OpenVINOSettings()))
+    timed = replace(mended, trial=replace(mended.trial, fps=60.0))
+    assert quantization_report.chosen([one, mended]) is mended
+    assert quantization_report.chosen([one, timed]) is one and quantization_report.chosen([]) is None
+
+
 def test_notes_name_the_artifact_and_a_net_that_does_not_open_has_no_pictures(found):
     assert "best_int8_openvino_model: a remark" in found.notes and found.pairs == []
     assert found.notes[-1] == "calibration: nothing was held out"

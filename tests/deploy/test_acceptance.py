@@ -226,3 +226,14 @@ def test_mistakes_are_one_line(capsys, words, said):
     assert main(words) == 2
     printed = capsys.readouterr().err.strip().splitlines()
     assert len(printed) == 1 and said in printed[0]
+
+
+def test_the_report_lies_beside_the_bundle_and_on_nothing_that_is_not_one(tmp_path, monkeypatch, capsys):
+    path, out = tmp_path / "student.zip", tmp_path / "student_acceptance.json"
+    path.write_bytes(b"no zip")
+    for _ in range(2):  # a report of its own is replaced
+        assert main(["accept", str(path)]) == 3
+        assert json.loads(out.read_text())["passed"] is False and f"report: {out}" in capsys.readouterr().out
+    out.write_text("precious")
+    assert main(["accept", str(path)]) == 2
+    assert "was not written by this command" in capsys.readouterr().err and out.read_text() == "precious"

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from yolo_kd.cfg.atomic import write_text
+from yolo_kd.cfg.atomic import refuse_taken, write_text
 from yolo_kd.deploy.acceptance import Limits, accept
 from yolo_kd.errors import MisuseError
 from yolo_kd.modes.keys import settled
@@ -33,8 +33,11 @@ def main(settings: dict[str, Any]) -> int:
         raise MisuseError("which bundle? yolo-kd accept student.zip")
     if keys["out"] and not Path(str(keys["out"])).resolve().parent.is_dir():
         raise MisuseError(f"out={keys['out']}: no such folder to write into")
+    bundle = Path(str(keys["bundle"]))
+    out = Path(str(keys["out"])) if keys["out"] else bundle.with_name(f"{bundle.stem}_acceptance.json")
+    refuse_taken(out, '"start_seconds"')  # before minutes of load
     report = accept(
-        Path(str(keys["bundle"])),
+        bundle,
         float(keys["minutes"]),
         str(keys["device"]),
         keys["threads"],
@@ -42,8 +45,8 @@ def main(settings: dict[str, Any]) -> int:
         Limits(**{key: keys[key] for key in LIMITS}),
     )
     print(text(report))
-    if keys["out"]:
-        write_text(Path(str(keys["out"])), json.dumps(report, indent=2) + "\n")
+    write_text(out, json.dumps(report, indent=2) + "\n")
+    print(f"report: {out}")
     return 0 if report["passed"] else REJECTED
 
 
@@ -84,7 +87,7 @@ Needs neither torch nor labels. Exits 3 if bundle or device are not accepted; th
   device=CPU          CPU, GPU, NPU, AUTO
   threads=            of the CPU; the runtime chooses unless given
   require_signature=  public key (PEM) that the bundle must be signed for
-  out=                JSON file for the report
+  out=                JSON file for the report; <name>_acceptance.json beside the bundle if left out
 
 limits:
 {limits}"""

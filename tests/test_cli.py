@@ -326,13 +326,14 @@ def test_distill_from_python_returns_metrics(tmp_path, pictures, make_checkpoint
 
 @pytest.mark.slow
 def test_demo_compares_three_models(capsys, monkeypatch, tmp_path):
-    """That `auto` picks an engine is engine/test_selection.py's."""
+    """That `auto` picks an engine is engine/test_selection.py's; INT8 with the default bias, modes/test_demo.py's."""
     import json
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demo, "VAL_IMAGES", 8)
     monkeypatch.setattr(demo, "CALIBRATION", 8)
-    common = demo._common
+    common, quantize = demo._common, demo.quantize.main
+    monkeypatch.setattr(demo.quantize, "main", lambda keys: quantize({**keys, "openvino.bias": "none"}))
     monkeypatch.setattr(demo, "_common", lambda *args: {**common(*args), "teacher_engine": "torch"})
     keys = ["images=16", "imgsz=64", "teacher=yolov8n.yaml", "teacher_epochs=1", "epochs=1", "force=true"]
     assert main(["demo", "out=demo", *keys]) == 0

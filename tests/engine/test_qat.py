@@ -317,7 +317,7 @@ assert torch.equal(loaded(picture)[0], stock(picture)[0])
     def test_is_seen_in_float_and_on_integers(self, tuned, few, tmp_path):
         """The checkpoint goes through export and quantize like any other."""
         folder = Path(YOLO(str(tuned.best)).export(format="openvino", imgsz=64, verbose=False))
-        net = OpenVINOQuantizer(next(folder.glob("*.xml")), few).build(OpenVINOSettings())
+        net = OpenVINOQuantizer(next(folder.glob("*.xml")), few).build(OpenVINOSettings(bias="none"))
         assert len(deployed_layers(net)) == LAYERS
 
 

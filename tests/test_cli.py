@@ -14,6 +14,7 @@ import pytest
 import torch
 from ultralytics.nn.tasks import RTDETRDetectionModel
 from yolo_kd.data import scenes
+from yolo_kd.deploy.quantize.openvino import OpenVINOQuantizer
 
 from yolo_kd import __version__, api, distillers
 from yolo_kd.api import readable_errors
@@ -326,14 +327,16 @@ def test_distill_from_python_returns_metrics(tmp_path, pictures, make_checkpoint
 
 @pytest.mark.slow
 def test_demo_compares_three_models(capsys, monkeypatch, tmp_path):
-    """That `auto` picks an engine is engine/test_selection.py's; INT8 with the default bias, modes/test_demo.py's."""
+    """That `auto` picks an engine is engine/test_selection.py's; INT8 by the default recipe, modes/test_demo.py's."""
     import json
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demo, "VAL_IMAGES", 8)
     monkeypatch.setattr(demo, "CALIBRATION", 8)
     common, quantize = demo._common, demo.quantize.main
-    monkeypatch.setattr(demo.quantize, "main", lambda keys: quantize({**keys, "openvino.bias": "none"}))
+    quick = {"openvino.bias": "none", "accuracy_aware": False}  # one epoch makes no net that could be saved
+    monkeypatch.setattr(demo.quantize, "main", lambda keys: quantize({**keys, **quick}))
+    monkeypatch.setattr(OpenVINOQuantizer, "sensitivity", lambda *_, **__: [])  # which is modes/test_quantize.py's
     monkeypatch.setattr(demo, "_common", lambda *args: {**common(*args), "teacher_engine": "torch"})
     keys = ["images=16", "imgsz=64", "teacher=yolov8n.yaml", "teacher_epochs=1", "epochs=1", "force=true"]
     assert main(["demo", "out=demo", *keys]) == 0

@@ -65,7 +65,7 @@ def chosen(outcomes: Sequence[Outcome]) -> Outcome | None:
     searched = [o.trial.seconds if o.trial is not None else float("inf") for o in passed]
     if float("inf") in searched:
         searched = [o.judged.seen.ms or 0.0 for o in passed]
-    return min(zip(searched, range(len(passed)), passed))[2] if passed else None
+    return passed[searched.index(min(searched))] if passed else None
 
 
 def _of_gate(outcomes: Sequence[Outcome], parents: Sequence[Artifact], best: Outcome | None) -> list[Row]:

@@ -14,7 +14,6 @@ import pytest
 import torch
 from ultralytics.nn.tasks import RTDETRDetectionModel
 from yolo_kd.data import scenes
-from yolo_kd.deploy.quantize.openvino import OpenVINOQuantizer
 
 from yolo_kd import __version__, api, distillers
 from yolo_kd.api import readable_errors
@@ -327,16 +326,14 @@ def test_distill_from_python_returns_metrics(tmp_path, pictures, make_checkpoint
 
 @pytest.mark.slow
 def test_demo_compares_three_models(capsys, monkeypatch, tmp_path):
-    """That `auto` picks an engine is engine/test_selection.py's; INT8 by the default recipe, modes/test_demo.py's."""
+    """That `auto` picks an engine is engine/test_selection.py's; the last part, INT8, is modes/test_demo.py's."""
     import json
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demo, "VAL_IMAGES", 8)
-    monkeypatch.setattr(demo, "CALIBRATION", 8)
-    common, quantize = demo._common, demo.quantize.main
-    quick = {"openvino.bias": "none", "accuracy_aware": False}  # one epoch makes no net that could be saved
-    monkeypatch.setattr(demo.quantize, "main", lambda keys: quantize({**keys, **quick}))
-    monkeypatch.setattr(OpenVINOQuantizer, "sensitivity", lambda *_, **__: [])  # which is modes/test_quantize.py's
+    common, render, deployed = demo._common, demo.scenes.render_video, []
+    monkeypatch.setattr(demo.scenes, "render_video", lambda path, frames, seed: render(path, frames=8, seed=seed))
+    monkeypatch.setattr(demo, "_deploy", lambda *args: deployed.append(args))
     monkeypatch.setattr(demo, "_common", lambda *args: {**common(*args), "teacher_engine": "torch"})
     keys = ["images=16", "imgsz=64", "teacher=yolov8n.yaml", "teacher_epochs=1", "epochs=1", "force=true"]
     assert main(["demo", "out=demo", *keys]) == 0
@@ -345,6 +342,7 @@ def test_demo_compares_three_models(capsys, monkeypatch, tmp_path):
     assert [r["model"] for r in rows] == ["teacher", "plain student", "distilled student"]
     assert all(r["parameters"] > 3e6 and r["GFLOPs"] > 0 and 0 <= r["mAP50-95"] <= r["mAP50"] <= 1 for r in rows)
     assert (out / "demo.jpg").exists() and (out / "traffic-0.mp4").exists()
-    int8 = json.loads((out / "int8.json").read_text())
-    assert [row["net"] for row in int8["rows"]] == ["float", "INT8"] and isinstance(int8["verdict"]["passed"], bool)
+    ((where, data, student, settings),) = deployed
+    assert (where, student) == (out, out / "distilled" / "weights" / "best.pt") and student.exists()
+    assert data == out / "scenes-16-64-0" / "data.yaml" and data.exists() and settings["imgsz"] == 64
     assert main(["demo", "imags=3"]) == 2 and "did you mean 'images'" in capsys.readouterr().err

@@ -28,15 +28,17 @@ def alone(quantized: ov.Model, float_model: ov.Model, layer: str) -> ov.Model:
     """A copy of an INT8 net in which this convolution alone has rounded weights, and all but its inputs are in float."""
     made = quantized.clone()
     source = {op.get_friendly_name(): op for op in float_model.get_ordered_ops()}
+    constants = _constants(float_model)
     kept: set[str] = set()
     for op in made.get_ordered_ops():
         if op.get_type_name() in CONVOLUTIONS:
             if op.get_friendly_name() == layer:
                 kept = _roundings_before(op.input_value(0).get_node())
             else:
-                _restore(op, source)
+                _restore(op, source, constants)
+    constants = _constants(made)
     for op in made.get_ordered_ops():
-        rounds = op.get_type_name() == "FakeQuantize" and not _is_constant(op.input_value(0))
+        rounds = op.get_type_name() == "FakeQuantize" and _source(op, 0) not in constants
         if rounds and op.get_friendly_name() not in kept:
             op.output(0).replace(op.input_value(0))
     made.validate_nodes_and_infer_types()
@@ -56,7 +58,7 @@ def outputs_at(model: ov.Model, names: Sequence[str], images: Iterable[np.ndarra
         yield {name: value.copy() for name, value in zip(names, compiled(image).values(), strict=True)}
 
 
-def _restore(op: Any, source: dict[str, Any]) -> None:
+def _restore(op: Any, source: dict[str, Any], constants: set[str]) -> None:
     """Give a convolution its float weights again, and its own bias instead of a corrected one."""
     own = source[op.get_friendly_name()]
     op.input(1).replace_source_output(_constant(own.input_value(1)))
@@ -65,7 +67,7 @@ def _restore(op: Any, source: dict[str, Any]) -> None:
         old = source.get(add.get_friendly_name())
         if add.get_type_name() == "Add" and old is not None:
             for port in (0, 1):
-                if _is_constant(old.input_value(port)):
+                if _source(old, port) in constants:
                     add.input(port).replace_source_output(_constant(old.input_value(port)))
 
 
@@ -89,12 +91,18 @@ def _is_rounded(node: Any) -> bool:
     )
 
 
-def _is_constant(output: Any) -> bool:
-    """Whether a value depends on no input of the net."""
-    node = output.get_node()
-    if node.get_type_name() in ("Constant", "Parameter"):
-        return node.get_type_name() == "Constant"
-    return bool(node.inputs()) and all(_is_constant(port.get_source_output()) for port in node.inputs())
+def _constants(model: ov.Model) -> set[str]:
+    """The operations that depend on no input of the net."""
+    found: set[str] = set()
+    for op in model.get_ordered_ops():  # each behind those that it reads
+        ports = range(op.get_input_size())
+        if op.get_type_name() == "Constant" or (ports and all(_source(op, port) in found for port in ports)):
+            found.add(op.get_friendly_name())
+    return found
+
+
+def _source(op: Any, port: int) -> str:
+    return op.input_value(port).get_node().get_friendly_name()
 
 
 def _constant(output: Any) -> Any:

@@ -18,7 +18,7 @@ PARENT = {"parent": {"file": "best.pt", "sha256": "ab" * 32}}
 def test_a_trained_checkpoint_names_its_training(learnt: Path) -> None:
     said = origin("weights", learnt)
     assert said.startswith(f"weights=last.pt: checkpoint, sha256 {sha256(learnt)[:12]}, ")
-    assert said.endswith("yolov8n.yaml after 120 epochs of data.yaml at 64 px, seed 1")
+    assert said.endswith("tiny.yaml after 200 epochs of data.yaml at 64 px, seed 1")
 
 
 def test_a_checkpoint_that_says_nothing(make_checkpoint) -> None:

@@ -77,8 +77,8 @@ def test_preflight_prints_the_pair_and_both_maps(job):
     assert maps["teacher"]["mAP50-95"] > maps["student"]["mAP50-95"] + 0.3
     number = "{} on val, 3 shared classes: mAP50 {:.4f}, mAP50-95 {:.4f}"
     expected = [
-        "teacher last.pt (3.0 M parameters, sha256",
-        "strides (8, 16, 32) -> (8, 16, 32), shared (8, 16, 32); reg_max 16 -> 16; neck (64, 128, 256) -> (64, 128, 256)",
+        "teacher last.pt (0.3 M parameters, sha256",
+        "strides (8, 16, 32) -> (8, 16, 32), shared (8, 16, 32); reg_max 16 -> 16; neck (24, 32, 48) -> (64, 128, 256)",
         "classes: 3 shared (car, truck, person)",
         *(number.format(who, *maps[who].values()) for who in ("teacher", "student")),
     ]

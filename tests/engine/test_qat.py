@@ -27,7 +27,8 @@ from yolo_kd.engine.qat import FakeQuantization, extremes, round_activations, ro
 from yolo_kd.engine.resume import load_sidecar, sidecar_path
 from yolo_kd.errors import GateError, MisuseError
 
-LAYERS = 63 - qat.RECIPE.stem  # convolutions of a YOLOv8 outside its decode tail, without those in float
+CONVOLUTIONS = 27
+LAYERS = CONVOLUTIONS - qat.RECIPE.stem  # those of `tiny` outside its decode tail, without those in float
 
 
 def hooked(model: torch.nn.Module) -> int:
@@ -113,7 +114,7 @@ class TestRanges:
             total += 1
             near += abs(made.scale / ((high - low) / 255) - 1) < 0.02
         # sums of residual blocks differ: the runtime rounds what is added as well
-        assert total > 30 and near >= 0.9 * total, (near, total)
+        assert total > 20 and near >= 0.9 * total, (near, total)
 
     def test_follow_the_activations_and_skip_what_is_not_finite(self):
         layer = torch.nn.Conv2d(1, 1, 1)
@@ -201,7 +202,7 @@ class TestTrainer:
     def tuned(self, train, learnt) -> Any:
         return train(model=str(learnt), qat=True, distill="none", val=True, **FINE)
 
-    def test_checkpoint_is_plain(self, tuned, tmp_path):
+    def test_checkpoint_is_plain(self, tuned, tiny, tmp_path):
         assert hooked(tuned.model) == hooked(tuned.ema.ema) == 0
         for path in (tuned.best, tuned.last):
             assert not any(word in path.read_bytes() for word in (b"yolo_kd", b"nncf", b"FakeQuant"))
@@ -217,7 +218,7 @@ import torch
 from ultralytics import YOLO
 from ultralytics.nn.tasks import DetectionModel
 loaded = YOLO({str(tuned.best)!r}).model.float().eval()
-stock = DetectionModel('yolov8n.yaml', nc=3, verbose=False).eval()
+stock = DetectionModel({str(tiny)!r}, nc=3, verbose=False).eval()
 stock.load_state_dict(loaded.state_dict())
 picture = torch.rand(1, 3, 64, 64)
 assert torch.equal(loaded(picture)[0], stock(picture)[0])
@@ -245,7 +246,7 @@ assert torch.equal(loaded(picture)[0], stock(picture)[0])
         with Path(trainer.csv).open() as file:
             rows = list(csv.DictReader(file))
         assert [row["qat"] for row in rows] == ["1", "1"]
-        assert f"qat: {LAYERS} of 63 convolutions on 8 bits" in seen["lines"]
+        assert f"qat: {LAYERS} of {CONVOLUTIONS} convolutions on 8 bits" in seen["lines"]
         assert any("in float" in line and "on 8 bits" in line for line in seen["lines"])
 
     def test_hooks_end_with_the_epoch_also_without_validation(self, train, learnt):

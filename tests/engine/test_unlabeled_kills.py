@@ -33,7 +33,7 @@ def test_a_killed_run_ends_like_one_that_was_not(labels, tiny, pictures, make_ch
         cv2.imwrite(str(pool / f"{i}.png"), picture)
     teacher = str(make_checkpoint("yolov8n.yaml", seed=1))
     keys = {**KEYS, **DISTILLED, "data": str(data), "student": str(tiny), "teacher": teacher, "unlabeled": str(pool)}
-    kinds = [["batch", "save"], ["step", "validation"]] if labels else [["batch", "save"]]
+    kinds = [["batch", "save", "step"]] if labels else [["batch", "save"]]
     request = {"root": str(tmp_path / "runs"), "keys": keys, "kinds": kinds, "seed": 3}
     done = subprocess.run(
         [sys.executable, "-m", "tests.engine.killing", json.dumps(request)],

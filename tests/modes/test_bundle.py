@@ -33,7 +33,7 @@ def test_from_the_gate_to_the_device(artifact, float_export, learnt, pictures, t
     assert "4 reference pictures" in capsys.readouterr().out
     with zipfile.ZipFile(out) as opened:
         text = opened.read("MODEL_CARD.md").decode()
-    assert "Passed the gate." in text and "- trained without a teacher" in text and "- epochs: 120" in text
+    assert "Passed the gate." in text and "- trained without a teacher" in text and "- epochs: 200" in text
     assert (
         "| AP of car |" in text
         and "| milliseconds per image, median |" in text

@@ -27,10 +27,16 @@ TINY = {  # a detector that trains three times as fast as YOLOv8n, most of whose
 TRAINED = {"learnt", "float_export"}  # fixtures that take half a minute to make
 
 
-def pytest_collection_finish() -> None:
-    """What was imported stays: each training collects garbage three times, and need not look at all that."""
+@pytest.fixture(scope="module", autouse=True)
+def nothing_old_is_garbage() -> None:
+    """What was imported so far stays: each training collects garbage, and need not look at all that."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """What is left to be freed at the end is freed, or libraries report it as lost."""
+    gc.unfreeze()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -86,7 +86,7 @@ def test_progress_is_shown_with_the_time_left(split, capsys):
     assert capsys.readouterr().err == "float: 6/6 images, 0 s left  \n"
 
 
-@pytest.mark.parametrize(("raw", "said"), [(b"", "is empty"), (b"no picture", "no picture, whatever its name says")])
+@pytest.mark.parametrize(("raw", "said"), [(b"", "is empty"), (b"no picture", "or TIFF, whatever its name says")])
 def test_unreadable_image_is_named(tmp_path, raw, said):
     path = tmp_path / "x.jpg"
     path.write_bytes(raw)

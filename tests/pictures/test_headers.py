@@ -187,8 +187,8 @@ def test_a_side_that_the_letterbox_would_refuse_is_refused_with_the_name_of_the_
     assert read_picture(path).pixels.shape == (2, reading.LONGEST, 3)
 
 
-def test_a_format_whose_header_is_not_read_is_measured_once_it_is_decoded(tmp_path: Path) -> None:
+def test_a_format_whose_header_is_not_read_is_not_decoded(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
-    path.write_bytes(b"P5 20000 1 255\n" + bytes(20_000))  # a PGM, whatever its name says
-    with pytest.raises(PictureError, match="has 20000x1 pixels, more than 16384 on a side"):
+    path.write_bytes(b"P5 20 10 255\n" + bytes(200))  # a PGM, which OpenCV would decode
+    with pytest.raises(PictureError, match="no JPEG, PNG, BMP, WebP or TIFF, whatever its name says"):
         read_picture(path)

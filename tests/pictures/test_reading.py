@@ -82,7 +82,7 @@ def test_a_jpeg_without_its_end_is_cut_off(tmp_path: Path) -> None:
 def test_empty_text_missing(tmp_path: Path) -> None:
     with pytest.raises(MisuseError, match="is empty"):
         read_picture(write(tmp_path, "a.jpg", b""))
-    with pytest.raises(MisuseError, match="no picture, whatever its name says"):
+    with pytest.raises(MisuseError, match="no JPEG, PNG, BMP, WebP or TIFF, whatever its name says"):
         read_picture(write(tmp_path, "b.jpg", b"these are words"))
     with pytest.raises(MisuseError, match=r"c\.jpg: cannot be read"):
         read_picture(tmp_path / "c.jpg")
@@ -187,7 +187,11 @@ def test_what_a_camera_leaves_behind_the_end_does_no_harm(tmp_path: Path, more: 
     assert glance(path) == (48, 64) and read_picture(path).pixels.shape == (48, 64, 3)
 
 
-@pytest.mark.parametrize(("data", "kind"), [(b"", "empty"), (b"these are words", "damaged"), (None, "missing")])
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [(b"", "empty"), (b"these are words", "damaged"), (pack(".ppm"), "damaged"), (None, "missing")],
+    ids=["empty", "words", "a format that training leaves out", "missing"],
+)
 def test_a_glance_and_a_read_name_the_same_fault(tmp_path: Path, data: bytes | None, kind: str) -> None:
     path = tmp_path / "a.jpg"
     if data is not None:

@@ -93,10 +93,10 @@ def read_picture(path: Path) -> Picture:
     with _opened(path) as file:
         data = file.read()
     size = _checked_size(path, io.BytesIO(data))
-    pixels = _decode(data) if is_whole(io.BytesIO(data)) else None
+    # OpenCV decodes GIF and PPM too, which a scan of Ultralytics leaves out whatever they are called
+    pixels = _decode(data) if size and is_whole(io.BytesIO(data)) else None
     if pixels is None:
         raise _damaged(path, size)
-    _refuse_giant(path, (pixels.shape[0], pixels.shape[1]))  # of a format whose header is not read
     remark = ""
     if (data[:8] == PNG and data[24] == 16) or (path.suffix.lower() in {".tif", ".tiff"} and _is_16_bit(data)):
         remark = "has 16 bits a channel, read as its upper 8 as training does"
@@ -208,7 +208,11 @@ def _refuse_giant(path: Path, size_hw: tuple[int, int]) -> None:
 
 
 def _damaged(path: Path, size: tuple[int, int] | None) -> PictureError:
-    what = "is damaged or cut off" if size else "is damaged, cut off or no picture, whatever its name says"
+    what = (
+        "is damaged or cut off"
+        if size
+        else "is damaged, cut off or no JPEG, PNG, BMP, WebP or TIFF, whatever its name says"
+    )
     return PictureError("damaged", f"{path}: {what}; copy it again or remove it")
 
 

@@ -244,7 +244,7 @@ def _rows(record: Record, size_hw: tuple[int, int], found: Conversion) -> tuple[
 def _write(record: Record, out: Path, part: str, how: str, text: str) -> None:
     """The picture if it is not there yet, then its labels."""
     image = out / "images" / part / record.name
-    label = label_path(image)  # where training looks; a name may have a folder `images` of its own
+    label = label_path(image.absolute())  # where training looks; a name may have a folder `images` of its own
     try:
         if not (image.exists() and image.stat().st_size == record.image.stat().st_size):
             image.parent.mkdir(parents=True, exist_ok=True)

@@ -56,9 +56,9 @@ def read_description(source: str | Path) -> Description:
     for part in PARTS:
         entries = raw.get(part) or (raw.get("validation") if part == "val" else None) or []
         if isinstance(entries, list):
-            parts |= {part: tuple(root / str(entry) for entry in entries)} if entries else {}
+            parts |= {part: tuple(_real(root / str(entry)) for entry in entries)} if entries else {}
         else:
-            parts[part] = (_place(root, str(entries)),)
+            parts[part] = (_real(_place(root, str(entries))),)
     return Description(path, _names(raw, source), parts, raw)
 
 
@@ -111,6 +111,14 @@ def _place(root: Path, entry: str) -> Path:
     """A folder or list; one '../' too many, as some tools write it, is forgiven as Ultralytics forgives it."""
     path = root / entry
     return root / entry[3:] if entry.startswith("../") and not path.exists() else path
+
+
+def _real(path: Path) -> Path:
+    """Where a link leads to, as Ultralytics follows it: labels are looked for beside what it leads to."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError):  # a link to itself, or a name that no file can have
+        return path.absolute()
 
 
 def _datasets_dir(path: Path) -> list[Path]:

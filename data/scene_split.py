@@ -211,7 +211,7 @@ def write_split(found: SceneSplit, data: Description, out: Path, note: str) -> l
     ours = out.is_file() and out.read_text(encoding="utf-8", errors="replace").startswith(MARK)
     for path in (out, *lists.values(), table):
         refuse_taken(path, MARK if path == out or not ours else "")
-    here = out.absolute().parent
+    here = out.absolute().parent.resolve()  # where its lists are read
     for name, path in lists.items():
         mine = [image for image, part in zip(found.images, found.part, strict=True) if PARTS[part] == name]
         write_text(path, "".join(f"./{_relative(image, here)}\n" for image in mine))

@@ -100,9 +100,9 @@ def normalise(name: str) -> str:
 
 
 def label_path(image: Path) -> Path:
-    """Where the labels of an image lie: the last folder `images` of its path becomes `labels`."""
+    """Where the labels of an image lie: the last folder `images` of its path becomes `labels`, but for a path's first word."""
     parts = list(image.parts)
-    for i in range(len(parts) - 2, -1, -1):
+    for i in range(len(parts) - 2, 0, -1):
         if parts[i] == "images":
             parts[i] = "labels"
             break

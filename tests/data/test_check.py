@@ -190,6 +190,18 @@ def test_an_image_named_twice_is_counted_once(birds: Birds) -> None:
     assert report.counts() == {"image_twice": 1, "image_other_format": 1} and report.parts["val"].images == 1
 
 
+def test_labels_of_a_list_of_relative_paths_are_not_found_by_training_either(birds: Birds, monkeypatch) -> None:
+    """Lines without ./ are relative to where the command runs, and `images` at their begin is not replaced."""
+    (birds.root / "val.txt").write_text("".join(f"images/val/{i}.jpg\n" for i in range(4)))
+    birds.describe(val="val.txt")
+    monkeypatch.chdir(birds.root)
+    for deep in (True, False):
+        report = check(read_description("data.yaml"), deep)
+        assert report.counts().get("part_unlabelled") == 1 and report.parts["val"].boxes == 0
+    birds.describe()
+    assert check(read_description("data.yaml")).findings == [], "folders are found whole, wherever the command runs"
+
+
 def state(root: Path) -> dict[str, tuple[bytes, int]]:
     return {str(p): (p.read_bytes() if p.is_file() else b"", p.stat().st_mtime_ns) for p in root.rglob("*")}
 

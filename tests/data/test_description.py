@@ -45,6 +45,20 @@ def test_the_parts_lie_where_ultralytics_looks(elsewhere: Path, place: str) -> N
     assert str(found.parts["val"][0]) == check_det_dataset(str(source), autodownload=False)["val"]
 
 
+@pytest.mark.parametrize("part", ["images/val", "val.txt", ["images/val"]], ids=str)
+def test_links_are_followed_as_ultralytics_follows_them(elsewhere: Path, part: str | list[str]) -> None:
+    """It looks for labels where the pictures really lie, so a check that looked elsewhere would pass what has none."""
+    from ultralytics.data.utils import check_det_dataset
+
+    (elsewhere / "disk" / "val").mkdir(parents=True)
+    (elsewhere / "disk" / "val.txt").write_text("./val/0.png\n")
+    source = write(elsewhere / "yaml", train=part, val=part)
+    (elsewhere / "yaml" / "images").symlink_to(elsewhere / "disk")
+    (elsewhere / "yaml" / "val.txt").symlink_to(elsewhere / "disk" / "val.txt")
+    theirs = check_det_dataset(str(source), autodownload=False)["val"]
+    assert [str(p) for p in read_description(source).parts["val"]] == (theirs if isinstance(theirs, list) else [theirs])
+
+
 def test_a_path_beside_the_yaml_is_told_of(elsewhere: Path) -> None:
     """Ultralytics does not look there, so a check that did would pass what cannot be trained on."""
     from ultralytics.data.utils import check_det_dataset
@@ -76,9 +90,7 @@ def test_one_step_up_too_many_and_validation(elsewhere: Path) -> None:
     assert found.parts["train"] == (source.parent / "train/images",)
     assert found.parts["val"] == (source.parent / "a", source.parent / "b.txt") and "test" not in found.parts
     source = write(elsewhere / "yaml", train=["../train/images"])
-    assert read_description(source).parts["train"] == (elsewhere / "yaml/../train/images",), (
-        "forgiven outside of lists only"
-    )
+    assert read_description(source).parts["train"] == (elsewhere / "train/images",), "forgiven outside of lists only"
 
 
 @pytest.mark.parametrize("names", [None, ["a", "b"], {"0": "a", 1: "b"}, {0: "a", 2: "b"}, [], "ab"], ids=str)

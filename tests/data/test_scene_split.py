@@ -82,6 +82,14 @@ def test_ultralytics_reads_the_new_parts(places: Path, tmp_path: Path) -> None:
     assert found["channels"] == 3 and found["names"] == {0: "a", 1: "b"}
 
 
+def test_lists_behind_a_link_lead_to_the_pictures(places: Path, tmp_path: Path) -> None:
+    (tmp_path / "a" / "deep" / "folder").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "a" / "deep" / "folder")
+    out = tmp_path / "link" / "scene.yaml"
+    assert main(["data", "split", f"data={places}", f"out={out}"]) == 0
+    assert check(read_description(out), deep=False).counts() == {}
+
+
 def test_the_seed_decides_and_nothing_else(places: Path) -> None:
     shares = {"train": 0.5, "val": 0.25, "test": 0.25}
     one, two, other = (

@@ -49,6 +49,16 @@ def test_labels_are_those_that_ultralytics_reads(pictures: Path):
         assert (kinds == table[:, 0]).all() and np.allclose(boxes, table[:, 1:]) and len(kinds) == 3
 
 
+@pytest.mark.parametrize(
+    "image", ["images/train/0.jpg", "a/images/0.jpg", "images/images/0.jpg", "images.d/0.jpg", "0.jpg"]
+)
+def test_a_relative_path_in_a_list_is_taken_as_it_stands(image: str):
+    """Ultralytics replaces a folder `images` that is not the first of the path: for others it finds no label."""
+    from ultralytics.data.utils import img2label_paths
+
+    assert str(label_path(Path(image))) == img2label_paths([image])[0]
+
+
 def test_only_the_last_images_folder_is_replaced():
     assert label_path(Path("/images/a/images/b/x.y.jpg")) == Path("/images/a/labels/b/x.y.txt")
 

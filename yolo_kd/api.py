@@ -16,6 +16,7 @@ from yolo_kd.data import scenes
 from yolo_kd.data.description import find_description, read_description
 from yolo_kd.data.unlabeled import find_unlabeled
 from yolo_kd.engine import ultra
+from yolo_kd.engine.label_lists import plain_label_lists
 from yolo_kd.engine.pair_check import check_pair
 from yolo_kd.engine.resume import usable_checkpoint
 from yolo_kd.engine.run_settings import resumed_settings
@@ -114,7 +115,7 @@ def hand_over(mode: str, keys: Mapping[str, Any]) -> int:
     if mode == "predict":
         # Ultralytics saves by itself only where its own program was started; streamed, a video is not held in memory
         keys = {"save": True, **keys, "stream": True}
-    with readable_errors(keys), ultra.restricted_loading(trust), untouched_pictures():
+    with readable_errors(keys), ultra.restricted_loading(trust), untouched_pictures(), plain_label_lists():
         results = getattr(ultra.YOLO(model), mode)(**keys)
         if mode == "predict":
             for _ in results:

@@ -25,6 +25,7 @@ from yolo_kd.engine import ultra
 from yolo_kd.engine.decoding import decode_ahead
 from yolo_kd.engine.exact import capture, is_finite, restore_stream, restore_training, same_batches
 from yolo_kd.engine.history import cut_history
+from yolo_kd.engine.label_lists import plain_label_lists
 from yolo_kd.engine.loader import numbered, resumable
 from yolo_kd.engine.loggers import drop_mlflow_without_store
 from yolo_kd.engine.resume import (
@@ -228,7 +229,7 @@ class ResumableTrainer(ultra.DetectionTrainer):
 
     def train(self) -> None:
         """As in Ultralytics, its loop counting batches from where the loader starts; no picture is written over."""
-        with ultra.renamed(ultra.training_loop, enumerate=numbered), untouched_pictures():
+        with ultra.renamed(ultra.training_loop, enumerate=numbered), untouched_pictures(), plain_label_lists():
             super().train()
 
     # -- counters ------------------------------------------------------------------------------------------------------

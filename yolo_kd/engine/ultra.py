@@ -20,6 +20,7 @@ from torch import distributed as dist
 from ultralytics import YOLO
 from ultralytics.cfg import DEFAULT_CFG_DICT, _handle_deprecation
 from ultralytics.data import base as picture_files
+from ultralytics.data import dataset as data_sets
 from ultralytics.data import utils as data_scan
 from ultralytics.data.build import InfiniteDataLoader
 from ultralytics.data.dataset import YOLODataset
@@ -45,7 +46,7 @@ from yolo_kd.errors import MisuseError, YoloKDError, did_you_mean
 __all__ = [
     "DEFAULT_CFG", "DEFAULT_CFG_DICT", "GITHUB_ASSETS_STEMS", "LOGGER", "RANK", "TQDM", "YAML", "YOLO", "DetectionModel",
     "DetectionTrainer", "InfiniteDataLoader", "YOLODataset", "check_model_file_from_stem", "colors", "colorstr", "data_scan",
-    "non_max_suppression", "override_configs", "picture_files", "strip_optimizer", "training_loop", "unwrap_model",
+    "data_sets", "non_max_suppression", "override_configs", "picture_files", "strip_optimizer", "training_loop", "unwrap_model",
 ]  # fmt: skip
 
 TESTED = "8.4.190"
@@ -229,9 +230,7 @@ def _load(source: str, trust: bool) -> nn.Module:
     existed = Path(source).exists()
     try:
         return load_checkpoint(source)[0]
-    except (
-        Exception
-    ) as error:  # Ultralytics raises TypeError, RuntimeError, KeyError, ... for the same three conditions
+    except Exception as error:  # Ultralytics raises many types for the same three conditions
         text = " ".join(str(error).split())
         if "outside the supported Ultralytics checkpoint format" in text and _is_pickle(Path(source)):
             raise _UnsafeError(text) from error

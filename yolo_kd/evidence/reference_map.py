@@ -103,9 +103,11 @@ def _validate(
 ) -> tuple[float, float, list[dict[str, Any]], dict[int, str]]:
     """mAP50-95, mAP50, every box, and the model's class names, of one validation by Ultralytics."""
     from yolo_kd.engine import ultra
+    from yolo_kd.engine.label_lists import plain_label_lists
     from yolo_kd.engine.untouched import untouched_pictures
 
-    with ultra.restricted_loading(trust), untouched_pictures(), tempfile.TemporaryDirectory(prefix="yolo-kd-") as runs:
+    folder = tempfile.TemporaryDirectory(prefix="yolo-kd-")
+    with ultra.restricted_loading(trust), untouched_pictures(), plain_label_lists(), folder as runs:
         model = ultra.YOLO(source, task="detect")
         seen: list[Any] = []
 

@@ -85,18 +85,19 @@ def inventory() -> dict[str, Any]:
     }
 
 
-def devices(found: dict[str, Any], form: str, wanted: str | None) -> list[str]:
+def devices(found: dict[str, Any], form: str | None, wanted: str | None) -> list[str]:
     """The devices to examine an artifact of a format on.
 
     Args:
         found: From `inventory`.
-        form: "openvino" or "onnx".
+        form: "openvino" or "onnx"; None for either.
         wanted: One device; all that are there if None.
 
     Raises:
         YoloKDError: The device is not there; the message says what was seen of it and what to try.
     """
-    there = list(found["openvino"]) if form == "openvino" else _onnx_devices(found["onnxruntime"])
+    of_form = {"openvino": list(found["openvino"]), "onnx": _onnx_devices(found["onnxruntime"])}
+    there = of_form[form] if form else list(dict.fromkeys(of_form["openvino"] + of_form["onnx"]))
     if wanted is None:
         return there
     name = wanted.upper()
@@ -113,7 +114,8 @@ def devices(found: dict[str, Any], form: str, wanted: str | None) -> list[str]:
             f"{shown} in {ACCELERATORS}; install Intel's linux-npu-driver and add yourself to the group render, or prepare "
             "the artifact here (yolo-kd quantize model=best.pt data=data.yaml target=npu) and run it where the NPU is"
         )
-    raise YoloKDError(f"device={wanted}: {form} finds {', '.join(there) or 'no device'} here; {hint}")
+    who = {"openvino": "OpenVINO finds", "onnx": "ONNX Runtime finds", None: "OpenVINO and ONNX Runtime find"}[form]
+    raise YoloKDError(f"device={wanted}: {who} {', '.join(there) or 'no device'} here; {hint}")
 
 
 def examine(artifact: Artifact, device: str, frames: list[np.ndarray]) -> Examined:
@@ -171,11 +173,11 @@ def disagreement(same: Agreement, box_error: float | None, score_error: float) -
 def unsupported(artifact: Artifact, device: str) -> dict[str, int]:
     """Types of the operations that an OpenVINO device does not take, with their number."""
     import openvino as ov
+    from yolo_kd.deploy.backends.ov import read_net
 
-    core = ov.Core()
-    model = core.read_model(artifact.model_path)
+    model = read_net(artifact.model_path)
     try:
-        taken = core.query_model(model, device)
+        taken = ov.Core().query_model(model, device)
     except RuntimeError as error:
         return {f"query failed: {' '.join(str(error).split())[:80]}": 1}
     left = [op.get_type_name() for op in model.get_ops() if op.get_friendly_name() not in taken]
@@ -186,13 +188,13 @@ def npu_faults(artifact: Artifact) -> list[str]:
     """What an NPU would stumble over, found in the graph: it can be checked where no NPU is.
 
     Raises:
-        MisuseError: Not an OpenVINO artifact.
+        MisuseError: Not an OpenVINO artifact, or OpenVINO cannot read it.
     """
     if artifact.format != "openvino":
         raise MisuseError(f"{artifact.folder.name}: is an {artifact.format} artifact; an NPU takes OpenVINO ones")
-    import openvino as ov
+    from yolo_kd.deploy.backends.ov import read_net
 
-    model = ov.Core().read_model(artifact.model_path)
+    model = read_net(artifact.model_path)
     weights = (artifact.facts.get("parent") or {}).get("file") or "best.pt"
     export = f"yolo-kd export model={weights} imgsz={','.join(map(str, artifact.input_hw))}"
     faults = []
@@ -219,9 +221,9 @@ def shapes(artifact: Artifact) -> str:
         MisuseError: The runtime is missing, or cannot read the net.
     """
     if artifact.format == "openvino":
-        import openvino as ov
+        from yolo_kd.deploy.backends.ov import read_net
 
-        found = ov.Core().read_model(artifact.model_path).inputs[0].partial_shape
+        found = read_net(artifact.model_path).inputs[0].partial_shape
         sides = [None if d.is_dynamic else d.get_length() for d in found]
     else:
         from yolo_kd.deploy.backends.ort import input_sides

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,24 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("yolo_kd.deploy")
 PRECISIONS = {"f32": "f32", "bf16": "bf16", "f16": "f16", "fp32": "f32", "fp16": "f16"}
 _KINDS = {"i8": "int8", "u8": "int8", "bf16": "bf16", "f16": "f16", "f32": "f32"}
+
+
+def read_net(path: Path) -> ov.Model:
+    """The net of an .xml file and the .bin beside it, as they are.
+
+    Raises:
+        MisuseError: OpenVINO is missing, or cannot read them.
+    """
+    core = _openvino().Core()
+    with path.open("rb") as file:
+        if b"<net" not in file.read(4096):  # else OpenVINO tries one front end after the other, and each complains
+            raise MisuseError(f"{path}: is no OpenVINO net, or is damaged; export it again")
+    try:
+        return core.read_model(path)
+    except Exception as error:  # its front ends raise RuntimeError and their own
+        raise MisuseError(
+            f"{path}: OpenVINO cannot read it ({one_line(error, 120)}); it is damaged, incomplete or no OpenVINO net"
+        ) from None
 
 
 class OpenVINOBackend(Backend):
@@ -46,7 +65,7 @@ class OpenVINOBackend(Backend):
             raise MisuseError(f"batch={self.batch}: an NPU gives wrong results above 1; use batch=1")
         self._timeout_ms = max(1, round(settings.timeout_s * 1000))
         height, width = artifact.input_hw
-        model = _with_preprocessing(_read(core, artifact, input_shape(artifact, settings)))
+        model = _with_preprocessing(_read(artifact, input_shape(artifact, settings)))
         cache: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
         if settings.cache:
             cache = compile_cache(artifact, settings.cache, driver_versions(core, device))
@@ -142,18 +161,10 @@ def _find_device(core: ov.Core, wanted: str) -> str:
     return name
 
 
-def _read(core: ov.Core, artifact: Artifact, shape: tuple[int, int, int, int]) -> ov.Model:
+def _read(artifact: Artifact, shape: tuple[int, int, int, int]) -> ov.Model:
     """The net with this static input; static because INT8 with open shapes crashes on CPUs with AMX."""
     path = artifact.model_path
-    with path.open("rb") as file:
-        if b"<net" not in file.read(4096):  # else OpenVINO tries one front end after the other, and each complains
-            raise MisuseError(f"{path}: is no OpenVINO net, or is damaged; export it again")
-    try:
-        model = core.read_model(path)
-    except Exception as error:  # its front ends raise RuntimeError and their own
-        raise MisuseError(
-            f"{path}: OpenVINO cannot read it ({one_line(error, 120)}); it is damaged, incomplete or no OpenVINO net"
-        ) from None
+    model = read_net(path)
     if len(model.inputs) != 1 or len(model.outputs) != 1:
         found = f"{len(model.inputs)} inputs and {len(model.outputs)} outputs"
         raise MisuseError(f"{path}: expected a detector with one input and one output, found {found}")

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -129,7 +130,13 @@ def test_hints_are_commands_that_run(float_export, tmp_path, monkeypatch, capsys
 def test_an_npu_that_is_not_there_is_said_and_exits_one(float_export, capsys, words):
     assert main(["doctor", *(w.replace("MODEL", str(float_export)) for w in words)]) == 1
     said = capsys.readouterr().err
-    assert "device=NPU: openvino finds CPU" in said and "linux-npu-driver" in said and "target=npu" in said
+    assert (
+        "device=NPU: " in said
+        and "OpenVINO" in said
+        and "CPU here" in said
+        and "linux-npu-driver" in said
+        and "target=npu" in said
+    )
 
 
 def test_devices_are_found_by_name_or_family():
@@ -138,7 +145,7 @@ def test_devices_are_found_by_name_or_family():
     assert doctor.devices(FOUND, "onnx", None) == ["CPU", "CUDA"] and doctor.devices(FOUND, "onnx", "cuda") == ["CUDA"]
     with pytest.raises(YoloKDError, match="the kernel shows accel0 in"):
         doctor.devices({**FOUND, "accelerators": ["accel0"]}, "openvino", "NPU")
-    with pytest.raises(YoloKDError, match="device=GPU.1: openvino finds CPU, GPU.0 here; install its driver"):
+    with pytest.raises(YoloKDError, match="device=GPU.1: OpenVINO finds CPU, GPU.0 here; install its driver"):
         doctor.devices(FOUND, "openvino", "GPU.1")
 
 
@@ -149,6 +156,35 @@ def test_a_changed_file_is_refused_before_anything_parses_it(float_export, tmp_p
     (folder / "best.xml").write_text("<net")
     assert main(["doctor", f"model={folder}", "device=CPU"]) == 3
     assert "best.xml has sha256" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fault", ["cut", "no net", "no weights"])
+def test_a_damaged_net_of_which_no_hash_is_known_is_one_line(float_export, tmp_path, capfd, fault):
+    """Of Ultralytics' folders there is none: the device is not to blame, and OpenVINO's own words say nothing."""
+    folder = tmp_path / "best_openvino_model"
+    shutil.copytree(float_export, folder)
+    whole = (folder / "best.xml").read_bytes()
+    (folder / "best.xml").write_bytes({"cut": whole[:5000], "no net": b"hello", "no weights": whole}[fault])
+    if fault == "no weights":
+        (folder / "best.bin").write_bytes(b"")
+    assert main(["doctor", f"model={folder}"]) == 2
+    said = capfd.readouterr().err.strip().splitlines()
+    assert len(said) == 1 and "best.xml: " in said[0] and "damaged" in said[0]
+
+
+@pytest.mark.parametrize("words", [["model=MODEL"], ["model=MODEL", "device=CPU"], ["model=MODEL", "device=NPU"]])
+def test_a_runtime_that_is_not_installed_is_said_not_a_device_that_is_missing(float_export, monkeypatch, capsys, words):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert main(["doctor", *(w.replace("MODEL", str(float_export)) for w in words)]) == 2
+    assert 'openvino is not installed; run: pip install "yolo-kd[openvino]"' in capsys.readouterr().err
+
+
+def test_without_a_model_a_device_of_either_runtime_will_do(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    assert main(["doctor", "device=cpu"]) == 0
+    assert doctor.devices(FOUND, None, "cuda") == ["CUDA"] and doctor.devices(FOUND, None, "gpu") == ["GPU"]
+    assert main(["doctor", "device=GPU.7"]) == 1
+    assert "device=GPU.7: OpenVINO and ONNX Runtime find CPU here" in capsys.readouterr().err
 
 
 def edited(float_export: Path, folder: Path, change) -> Path:

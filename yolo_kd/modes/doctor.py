@@ -30,9 +30,9 @@ def main(settings: dict[str, Any]) -> int:
     if keys["model"]:
         artifact = read_artifact(str(keys["model"]))
         artifact.check_files()  # before any parser sees them
+        shapes = doctor.shapes(artifact)  # what cannot be read, or not here, is no device's fault
         frames = _frames(keys, artifact.input_hw)
         examined = [doctor.examine(artifact, d, frames) for d in doctor.devices(found, artifact.format, wanted)]
-        shapes = doctor.shapes(artifact)
         print(f"\n{aligned([_row(e) for e in examined])}\n\nshapes: {shapes}")
         for one in examined:
             if not one.runs:
@@ -49,7 +49,7 @@ def main(settings: dict[str, Any]) -> int:
                 )
             )
     elif wanted:
-        doctor.devices(found, "openvino", wanted)
+        doctor.devices(found, None, wanted)
     if keys["out"]:
         plain = {**found, "examined": [doctor.plain(e) for e in examined], "shapes": shapes}
         write_text(Path(str(keys["out"])), json.dumps(plain, indent=2) + "\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from yolo_kd.cfg.settings import resolve
 
 from yolo_kd import DistillationTrainer, distill
@@ -230,10 +232,13 @@ class TestPool:
     def test_damaged_ones_are_listed_and_left_out(self, train, make_checkpoint, bare, tmp_path, lines):
         mine = Path(shutil.copytree(bare, tmp_path / "mine"))
         (mine / "cut.png").write_bytes((bare / "0.png").read_bytes()[:60])
+        for suffix in (".bmp", ".tif"):  # which do not say where they end, so that only decoding them tells
+            Image.new("RGB", (64, 48)).save(mine / f"cut{suffix}")
+            os.truncate(mine / f"cut{suffix}", 5000)
         trainer = train(teacher=str(make_checkpoint("yolov8n.yaml", seed=1)), unlabeled=str(mine), **PKD)
         assert len(trainer.unlabeled.images) == 5 and (mine / "cut.png").stat().st_size == 60
-        assert any("1 of 6 pictures cannot be used and are left out" in line for line in lines)
-        assert any("cut.png: is damaged" in line for line in lines)
+        assert any("3 of 8 pictures cannot be used and are left out" in line for line in lines)
+        assert all(any(f"cut{suffix}: is damaged" in line for line in lines) for suffix in (".png", ".bmp", ".tif"))
 
     def test_a_video_and_a_folder_together(self, train, make_checkpoint, bare, tmp_path):
         writer = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))

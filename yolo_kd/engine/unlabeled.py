@@ -35,6 +35,7 @@ LISTS = {"videos": [str], "images": [str]}  # in it
 DATA = "data.yaml"  # in the run folder, where the user's has no train part
 FOLDER = "frames"
 SHOWN = 3  # files of each kind in the log
+ENDLESS = frozenset({".bmp", ".tif", ".tiff"})  # formats that do not say where they end: only decoding tells a cut one
 
 
 @dataclass(frozen=True)
@@ -288,6 +289,9 @@ def _is_there(path: Path) -> bool:
 def _readable(trainer: Any, images: Sequence[Path]) -> list[Path]:
     """Those that can be used; the others are listed, and not mended."""
     looks = look_at_images(images, deep=False, jobs=cores())
+    looks |= look_at_images(
+        (image for image, look in looks.items() if not look.fault and image.suffix.lower() in ENDLESS), jobs=cores()
+    )
     faults = {image: look.fault for image, look in looks.items() if look.fault}
     if faults:
         trainer.log(f"WARNING {KEY}: {len(faults)} of {len(images)} pictures cannot be used and are left out:")

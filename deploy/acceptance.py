@@ -50,6 +50,11 @@ class Limits:
     max_growth_mb: float = 30.0
     max_ms: float | None = None
 
+    def __post_init__(self) -> None:
+        ms = self.max_ms
+        if ms is not None and (isinstance(ms, bool) or not isinstance(ms, int | float) or not 0 < ms < float("inf")):
+            raise MisuseError(f"max_ms={ms}: expected milliseconds above 0, e.g. max_ms=33")
+
 
 @dataclass(frozen=True)
 class Load:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -66,12 +67,12 @@ def create(
         artifact: Folder with an artifact.json.
         references: BGR frames with what the float parent detects on them, at the confidence that will be compared.
         card: Text of the model card, Markdown.
-        out: The zip to write, replacing an older one in one move.
+        out: The zip to write, replacing an older bundle, and nothing else, in one move.
         sign: Private key (PEM, elliptic curve).
         allow_rejected: Also bundle what the gate rejected or never judged.
 
     Raises:
-        MisuseError: No manifest, a key that cannot be used, or a place that cannot be written.
+        MisuseError: No manifest, a key that cannot be used, or a place that is taken or cannot be written.
         GateError: The artifact was changed after it was judged, rejected, or never judged.
         YoloKDError: The disk is full; nothing is left behind.
     """
@@ -80,6 +81,7 @@ def create(
         raise MisuseError(f"{artifact}: no {ARTIFACT_MANIFEST} in it; make it with yolo-kd quantize or export")
     found.check_files()
     _require_passed(found, allow_rejected)
+    refuse_taken(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
@@ -89,6 +91,25 @@ def create(
             archive.pack(Path(temporary), out)
     except OSError as error:
         raise refusal(error, out) from error
+
+
+def refuse_taken(out: Path) -> None:
+    """Refuse a place where something lies that is no bundle.
+
+    Raises:
+        MisuseError: A folder, or another file, is there.
+    """
+    if out.is_dir():
+        raise MisuseError(f"out={out}: is a folder, expected a file, e.g. out={out / 'student.zip'}")
+    if not out.exists():
+        return
+    try:
+        with zipfile.ZipFile(out) as there:
+            ours = MANIFEST in there.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError):
+        ours = False
+    if not ours:
+        raise MisuseError(f"out={out}: exists and is no bundle; choose another name with out=")
 
 
 def verify(path: Path, require_signature: Path | None = None) -> Bundle:

@@ -140,6 +140,25 @@ def test_truncated_file_is_refused(folder):
         bundle.verify(path)
 
 
+@pytest.mark.parametrize("content", ["names: {0: car}", "zip"])
+def test_only_a_bundle_is_replaced(folder, content):
+    """`out=data.yaml` for `data=data.yaml` was a data set lost."""
+    path = folder.parent / "student.zip"
+    if content == "zip":
+        with zipfile.ZipFile(path, "w") as other:
+            other.writestr("holiday.jpg", "precious")
+    else:
+        path.write_text(content)
+    before = path.read_bytes()
+    with pytest.raises(MisuseError, match="student.zip: exists and is no bundle"):
+        made(folder)
+    assert path.read_bytes() == before
+    path.unlink()
+    with zipfile.ZipFile(made(folder)) as first:
+        assert "bundle.json" in first.namelist()
+    made(folder)  # one of ours
+
+
 @pytest.mark.parametrize("part", ["first file", "manifest", "zip"])
 def test_a_full_disk_ends_in_a_line_and_leaves_what_was_there(folder, part):
     path = made(folder)

@@ -342,3 +342,10 @@ def test_raw_errors_are_of_boxes_and_scores_apart():
 def test_misspelt_key(capsys):
     assert main(["doctor", "modle=x"]) == 2
     assert "modle=x: unknown key (did you mean 'model'?)" in capsys.readouterr().err
+
+
+def test_no_file_of_somebody_else_is_written_over(tmp_path, capsys):
+    (out := tmp_path / "data.yaml").write_text("names: {0: car}")
+    assert main(["doctor", f"out={out}"]) == 2
+    assert "exists and was not written by this command" in capsys.readouterr().err
+    assert out.read_text() == "names: {0: car}"

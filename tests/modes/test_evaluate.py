@@ -219,3 +219,10 @@ def test_the_cpu_is_the_same_by_either_name(monkeypatch, tmp_path, device):
 def test_a_device_that_torch_does_not_have_is_one_line(device, said):
     with pytest.raises(MisuseError, match=said):
         torch_backend.open_checkpoint("no.pt", 64, device)
+
+
+def test_no_file_of_somebody_else_is_written_over(float_export, pictures, tmp_path, capsys):
+    (out := tmp_path / "data.yaml").write_text("names: {0: car}")
+    assert main(["evaluate", f"model={float_export}", f"data={pictures}", f"out={out}"]) == 2
+    assert "exists and was not written by this command" in capsys.readouterr().err
+    assert out.read_text() == "names: {0: car}"

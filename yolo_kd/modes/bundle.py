@@ -36,7 +36,8 @@ def main(settings: dict[str, Any]) -> int:
     for key in ("artifact", "data"):
         if not keys[key]:
             raise MisuseError(f"{key}= is missing: yolo-kd bundle artifact=<folder> data=<data.yaml>")
-    count = keys["references"]
+    count, out = keys["references"], Path(str(keys["out"]))
+    bundle.refuse_taken(out)  # before the parent runs
     artifact = read_artifact(str(keys["artifact"]))
     made_from = read_artifact(str(keys["parent"])) if keys["parent"] else find_parent(artifact)
     require_parent(artifact, made_from)  # another net's boxes, or the artifact's own, would prove nothing on the device
@@ -46,7 +47,6 @@ def main(settings: dict[str, Any]) -> int:
     frames = [read_frame(path) for path in chosen]
     with open_detector(made_from, precision="f32", allow_rejected=True) as parent:
         references = [(frame, parent(frame)) for frame in frames]
-    out = Path(str(keys["out"]))
     sign = Path(str(keys["sign"])) if keys["sign"] else None
     bundle.create(
         artifact.folder, references, card(artifact, run, str(keys["licence"])), out, sign, bool(keys["allow_rejected"])
@@ -80,4 +80,4 @@ def help_text() -> str:
   licence=           one line for the model card ({LICENCE})
   sign=              private key (PEM, elliptic curve), by OpenSSF model-signing
   allow_rejected=    true bundles what the gate rejected or never judged
-  out=student.zip    the bundle"""
+  out=student.zip    the bundle; replaces an older one, and no other file"""

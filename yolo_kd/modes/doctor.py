@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from yolo_kd.cfg.atomic import write_text
+from yolo_kd.cfg.atomic import refuse_taken, write_text
 from yolo_kd.data.split import read_split
 from yolo_kd.deploy import doctor
 from yolo_kd.deploy.artifact import read_artifact
@@ -23,6 +23,8 @@ PICTURES = 8
 def main(settings: dict[str, Any]) -> int:
     """List, examine; 1 if the device that was asked for is not there, or one does not run the model or disagrees."""
     keys = settled(settings, DEFAULTS, "doctor")
+    if keys["out"]:
+        refuse_taken(Path(str(keys["out"])), '"accelerators"')
     found = doctor.inventory()
     print(_inventory_text(found))
     wanted = str(keys["device"]) if keys["device"] else None

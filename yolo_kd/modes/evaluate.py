@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from yolo_kd.cfg.atomic import write_text
+from yolo_kd.cfg.atomic import refuse_taken, write_text
 from yolo_kd.data.corruptions import corruptions
 from yolo_kd.data.split import read_split
 from yolo_kd.deploy.artifact import read_artifact
@@ -42,6 +42,8 @@ def main(settings: dict[str, Any]) -> int:
     for key in ("model", "data"):
         if not keys[key]:
             raise MisuseError(f"{key}= is missing: yolo-kd evaluate model=<.pt, .onnx or folder> data=<data.yaml>")
+    if keys["out"]:
+        refuse_taken(Path(str(keys["out"])), '"precision_run"')  # before minutes of measuring
     split, spoil = read_split(str(keys["data"]), str(keys["split"])), _corruptions(keys["corruptions"])
     sources = [str(keys["model"]), *([str(keys["beside"])] if keys["beside"] else [])]
     for source in sources:

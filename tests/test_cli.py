@@ -117,6 +117,8 @@ def test_help_and_version(capsys):
         (("train", "teacher=TEACHER", "data=gone.yaml"), "data=gone.yaml: no such file"),
         (("train", "teacher=TEACHER", "data=DATA", "epochs=many"), "epochs=many"),
         (("train", "teacher=TEACHER", "data=DATA", "distill_model=TEACHER"), "use one"),
+        (("train", "distill=none", "data=DATA", "pretrained=gone.pt"), "pretrained=gone.pt: no such file"),
+        (("train", "distill=none", "data=DATA", "distill_model=gone.pt"), "distill_model=gone.pt: no such file"),
         (("train", "resume=gone.pt"), "resume=gone.pt: no such file"),
         (("val",), "model= is missing"),
         (("val", "model=TEACHER", "dta=x"), "(did you mean 'data'?)"),
@@ -171,6 +173,11 @@ def test_strangers_pickle_is_not_executed(capsys, tmp_path, pictures, make_check
     for mode in ("val", "predict"):
         code, line = run(capsys, mode, f"model={path}")
         assert code == 2 and not mark.exists()
+    for key in ("pretrained", "distill_model"):
+        code, line = run(
+            capsys, "train", "distill=none", f"{key}={path}", f"data={pictures}", f"project={tmp_path / 'runs'}"
+        )
+        assert code == 2 and f"{key}={path}: " in line and not mark.exists() and not (tmp_path / "runs").exists()
     assert main(["train", f"teacher={path}", "trust=true", f"data={tmp_path / 'gone.yaml'}"]) == 2
     assert mark.exists(), "trust=true was asked for and ignored"
 
@@ -235,6 +242,12 @@ def test_weak_teacher_is_refused_with_3(capsys, tmp_path, pictures, make_checkpo
     code, line = run(capsys, "train", *args)
     assert code == 3 and "below teacher_floor=0.05" in line and "force=true" in line
     assert not list(tmp_path.rglob("last.pt"))
+
+
+def test_an_optimizer_that_there_is_not(capsys, tmp_path, pictures):
+    words = ["distill=none", f"data={pictures}", f"project={tmp_path}", "imgsz=64", "batch=4", "optimizer=sdg"]
+    code, line = run(capsys, "train", *words)
+    assert code == 2 and line.startswith("yolo-kd: optimizer=sdg: ") and "'AdamW'" in line and "github" not in line
 
 
 def test_debug_shows_the_traceback(capsys):

@@ -177,3 +177,46 @@ def test_keys_of_a_file_are_taken_too(called, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("model: a.pt\nimgsz: 96\nconf: .5\nhalf: true\nmode: train\ndata:\n")
     assert main(["val", "cfg=mine.yaml", "conf=.1"]) == 0
     assert called == [("a.pt", "val", {"imgsz": 96, "conf": 0.1, "quantize": 16, "mode": "val"})]
+
+
+@pytest.mark.parametrize("words", [["detect", "train"], ["train", "detect"], ["train"]], ids=" ".join)
+@pytest.mark.parametrize("task", [[], ["task=detect"]], ids=str)
+def test_the_task_may_stand_before_or_behind_the_mode(called, words: list[str], task: list[str]) -> None:
+    assert main([*words, "model=a.pt", "distill=none", "data=d.yaml", *task]) == 0
+    model, mode, keys = called[-1]
+    assert (model, mode) == ("a.pt", "train") and "task" not in keys
+    for mode in ("val", "predict"):
+        assert main([mode if word == "train" else word for word in words] + ["model=a.pt"]) == 0
+        assert called[-1][:2] == ("a.pt", mode)
+
+
+def test_another_task_is_refused(called, capsys) -> None:
+    for words in (["segment", "train"], ["train", "segment"], ["train", "task=segment"], ["detect"]):
+        assert main([*words, "model=a.pt", "distill=none", "data=d.yaml"]) == 2
+    assert "task=segment: only detectors are distilled" in capsys.readouterr().err
+    assert called == []
+
+
+@pytest.mark.parametrize(
+    "words", [["resume", "model=LAST"], ["resume=True", "student=LAST"], ["resume=LAST"]], ids=" ".join
+)
+def test_a_run_is_resumed_as_ultralytics_resumes_one(called, monkeypatch, tmp_path: Path, words: list[str]) -> None:
+    last = tmp_path / "run" / "weights" / "last.pt"
+    last.parent.mkdir(parents=True)
+    last.write_bytes(b"a checkpoint")
+    monkeypatch.setattr(api, "resumed_settings", lambda *_: resolve({"distill": "none"}))
+    assert main(["train", *(word.replace("LAST", str(last)) for word in words)]) == 0
+    model, mode, keys = called[-1]
+    assert (model, mode, keys["resume"]) == (str(last), "train", str(last))
+    assert "data" not in keys, "a run that starts anew would get the scenes"
+
+
+def test_what_is_no_run_cannot_be_resumed(called, capsys) -> None:
+    for words, said in (
+        (["resume", "model=yolov8n.yaml"], "resume=yolov8n.yaml: expected the last.pt of a run"),
+        (["resume", "model=gone.pt"], "resume=gone.pt: no such file"),
+        (["resume"], "resume=True: expected the last.pt of a run"),
+        (["resume=gone.pt", "model=a.pt"], "leave student= out"),
+    ):
+        assert main(["train", *words]) == 2 and said in capsys.readouterr().err
+    assert called == []

@@ -68,7 +68,13 @@ def distill(
         if not isinstance(data, str | Path):
             raise MisuseError(f"data={data}: expected one data set YAML; for several call it once for each")
         data = find_description(str(data)) or data  # the name of a descriptor that comes along
+    if (task := keys.pop("task", "detect")) != "detect":
+        raise MisuseError(
+            f"task={task}: only detectors are distilled; leave it out, and name a detection model with student="
+        )
     resume = keys.get("resume")
+    if resume is True and student is not None:  # Ultralytics' own way to name it: resume=True model=last.pt
+        resume, student = student, None
     if resume:
         if student is not None:
             raise MisuseError(
@@ -157,6 +163,11 @@ def readable_errors(keys: Mapping[str, Any]) -> Iterator[None]:
         if named is None:
             raise
         raise MisuseError(f"{named}={keys[named]}: {text}") from error
+    except NotImplementedError as error:
+        text = _line(error)
+        if not text.lower().startswith("optimizer"):
+            raise
+        raise MisuseError(f"optimizer={keys.get('optimizer')}: {text.partition('. Request')[0]}") from error
     except FileNotFoundError as error:
         paths = {k: str(v) for k, v in keys.items() if isinstance(v, (str, Path)) and Path(str(v)).suffix}
         named = next((k for k, v in paths.items() if v in str(error)), None)
@@ -222,6 +233,9 @@ def _check_before_folder(keys: Mapping[str, Any], student: str, data: Any) -> Di
     check_arguments(settings.recipe)
     find_unlabeled(settings.unlabeled or ())
     _check_student(student, settings.trust)
+    for key in ("pretrained", "distill_model"):
+        if isinstance(keys.get(key), str | Path):
+            ultra.load_detector(str(keys[key]), key, settings.trust, any_task=True)
     teacher = None
     if settings.recipe.methods or settings.pseudo_labels is not None:
         teacher = ultra.load_detector(str(settings.teacher), "teacher", settings.trust)

@@ -42,6 +42,7 @@ FIRST_WORD = {
     "data": "action",
     "report": "run",
 }  # the key of a first word without one: yolo-kd verify student.zip
+TASK = "detect"  # the one there is, which Ultralytics' users write before or behind the mode
 HELP = (
     f"""yolo-kd {__version__}: teach a small YOLO from a large one
 
@@ -97,6 +98,8 @@ def run(args: list[str]) -> int:
     if not args or args[0] in {"-h", "--help", "help"}:
         print(HELP)
         return 0
+    if {"train", "val", "predict"} & set(args[:2]):
+        args = [*(word for word in args[:2] if word != TASK), *args[2:]]
     mode, rest = args[0], joined(args[1:])
     if mode in {"version", "--version", "-v"}:
         print(f"yolo-kd {__version__}")

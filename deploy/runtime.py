@@ -181,8 +181,8 @@ def open_detector(
         max_detections: At most so many boxes a frame.
         mode: "latency", or "throughput" for `many` with several frames under way.
         threads: CPU threads in all; None takes what was fastest where the artifact was chosen, on a CPU of that name in that
-            mode, and lets the runtime choose elsewhere.
-        precision: "f32", "bf16" or "f16" for what is not INT8; None likewise, but in either mode.
+            mode and precision, and lets the runtime choose elsewhere.
+        precision: "f32", "bf16" or "f16" for what is not INT8; None likewise, but in either mode and with any threads.
         classes: Ids or names to keep; all if None.
         allow_rejected: Load an artifact that the gate rejected.
         cache: Folder for nets compiled by OpenVINO; true is `compiled` in the cache home, false none.
@@ -199,8 +199,9 @@ def open_detector(
     _check_verdict(artifact, allow_rejected)
     artifact.check_files()
     folder = cache_home() / CACHE if cache is True else Path(cache) if cache else None
-    if threads is None and precision is None:
-        threads, precision = _chosen_here(artifact, device, mode)
+    if precision is None:
+        fastest, precision = _chosen_here(artifact, device, mode)
+        threads = fastest if threads is None else threads
     backend = load_backend(artifact, Settings(device, mode, threads, precision, batch, folder, timeout_s))
     try:
         detector = Detector(artifact, backend, confidence, iou, max_detections, classes, multi_label)
@@ -228,7 +229,7 @@ def _chosen_here(artifact: Artifact, device: str, mode: str) -> tuple[int | None
     """Threads and precision that were the fastest when the artifact was chosen, if that was on a CPU like this one.
 
     Threads are those of one mode: what serves one frame soonest is not what serves most frames. The precision decides what
-    the net says too, and the gate judged it with this one, so it stays in either mode.
+    the net says too, and the gate judged it with this one, so it stays in either mode, and whatever threads are asked for.
     """
     found = artifact.facts.get("runtime")
     if not isinstance(found, Mapping) or device.upper() != "CPU" or found.get("cpu") != machine.model_name():

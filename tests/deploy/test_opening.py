@@ -102,7 +102,7 @@ def test_a_fake_artifact_opens(made_up: Made) -> None:
 def test_what_a_search_chose_is_used_in_its_mode_on_its_cpu(
     made_up: Made, target: str, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Threads only in the mode they were found in; the precision, which the gate judged, in both."""
+    """Threads only in the mode they were found in; the precision, which the gate judged, in both and with any threads."""
     used: list[Settings] = []
 
     def load(artifact: Artifact, settings: Settings) -> FakeBackend:
@@ -114,9 +114,11 @@ def test_what_a_search_chose_is_used_in_its_mode_on_its_cpu(
     chosen = {"target": target, "threads": 3, "precision": "f32", "cpu": "this CPU"}
     for facts in ({"runtime": chosen}, {"runtime": {**chosen, "cpu": "another"}}, {}):
         open_detector(replace(made_up(), facts=facts), mode=mode).close()
-    open_detector(replace(made_up(), facts={"runtime": chosen}), mode=mode, threads=5).close()
+    for own in ({"threads": 5}, {"precision": "bf16"}):
+        open_detector(replace(made_up(), facts={"runtime": chosen}), mode=mode, **own).close()
     threads = 3 if mode == target else None
-    assert [(s.threads, s.precision) for s in used] == [(threads, "f32"), (None, None), (None, None), (5, None)]
+    asked = [(5, "f32"), (None, "bf16")]
+    assert [(s.threads, s.precision) for s in used] == [(threads, "f32"), (None, None), (None, None), *asked]
 
 
 def test_the_cache_lies_in_the_cache_home_or_where_one_says(

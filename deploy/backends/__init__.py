@@ -21,6 +21,9 @@ BACKENDS = {
     "fake": "yolo_kd.deploy.backends.fake:FakeBackend",
 }
 MODES = ("latency", "throughput")
+LONGEST_S = (
+    86400  # a day; OpenVINO counts milliseconds in 32 bits, and a wait without a bound is what this is to prevent
+)
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Settings:
         precision: "f32", "bf16" or "f16" for what is not INT8; None lets the device choose.
         batch: Pictures per request.
         cache: Folder for compiled nets; None keeps none.
-        timeout_s: How long a request may take before it counts as hung.
+        timeout_s: How long a request may take before it counts as hung; a day at most.
     """
 
     device: str = "CPU"
@@ -52,8 +55,11 @@ class Settings:
             count = getattr(self, key)
             if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
                 raise MisuseError(f"{key}={count}: expected a whole number of at least 1")
-        if isinstance(self.timeout_s, bool) or not isinstance(self.timeout_s, int | float) or not self.timeout_s > 0:
-            raise MisuseError(f"timeout_s={self.timeout_s}: expected seconds above 0")
+        seconds = self.timeout_s
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_S:
+            raise MisuseError(f"timeout_s={seconds}: expected seconds above 0, {LONGEST_S} at most")
+        if self.precision is not None and not isinstance(self.precision, str):
+            raise MisuseError(f"precision={self.precision}: expected a word such as f32, or none")
         if not isinstance(self.device, str) or not self.device:
             raise MisuseError(f"device={self.device}: expected a name such as CPU, GPU, NPU or AUTO")
 

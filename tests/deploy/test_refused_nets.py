@@ -25,6 +25,8 @@ from yolo_kd.errors import MisuseError
         ({"batch": True}, "batch=True"),
         ({"timeout_s": 0}, "expected seconds above 0"),
         ({"timeout_s": float("nan")}, "expected seconds above 0"),
+        ({"timeout_s": float("inf")}, "timeout_s=inf: expected seconds above 0, 86400 at most"),
+        ({"precision": ["f32"]}, r"precision=\['f32'\]: expected a word such as f32"),
         ({"device": ""}, "expected a name such as CPU"),
     ],
 )

@@ -211,7 +211,8 @@ def test_ranks_agree_on_distillers_and_engine(tmp_path):
     assert (one["built"], two["built"]) == ([], ["the choice of rank 0"]), "the first rank has what it measured"
 
 
-def test_workers_are_rebuilt_with_our_trainer_and_settings(monkeypatch, tmp_path, pictures, make_checkpoint):
+@pytest.mark.parametrize("given", [True, False])
+def test_workers_are_rebuilt_with_our_trainer_and_settings(monkeypatch, tmp_path, pictures, make_checkpoint, given):
     from ultralytics.engine import trainer as ultralytics_trainer
     from ultralytics.utils.patches import torch_load
 
@@ -224,7 +225,7 @@ def test_workers_are_rebuilt_with_our_trainer_and_settings(monkeypatch, tmp_path
             "csgr.tau": 0.2, "device": "cpu",
         }
     )  # fmt: skip
-    parent.ddp, parent.world_size = True, 2
+    parent.ddp, parent.world_size, parent.teacher_given = True, 2, given  # not given: of the run that is resumed
     seen: dict = {}
 
     def launch(command, check):
@@ -237,6 +238,6 @@ def test_workers_are_rebuilt_with_our_trainer_and_settings(monkeypatch, tmp_path
     state = seen["state"]
     assert state["trainer"] is DistillationTrainer
     worker = state["trainer"](overrides={**state["args"]}, _callbacks=state["callbacks"])
-    assert worker.kd == parent.kd
+    assert worker.kd == parent.kd and worker.teacher_given is given
     assert worker.kd.recipe.methods["csgr"]["tau"] == 0.2 and worker.kd.teacher == teacher
     assert not hasattr(parent.args, "kd") and not hasattr(worker.args, "kd")

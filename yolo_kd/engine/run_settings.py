@@ -12,6 +12,7 @@ from yolo_kd.engine import ultra
 from yolo_kd.errors import MisuseError
 
 SETTINGS_FILE = "kd.yaml"
+GIVEN = "teacher_given"  # beside the settings that travel: whether the user named the teacher, and may mean another one
 
 
 def split_keys(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -22,7 +23,7 @@ def split_keys(overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
 
 def resolve_travelled(ours: dict[str, Any]) -> DistillSettings:
     """Settings from user keys, or from the dict that a worker was handed."""
-    return DistillSettings.from_dict(ours["kd"]) if "kd" in ours else resolve(ours)
+    return _travelled(ours) if "kd" in ours else resolve(ours)
 
 
 def resumed_settings(run: Path, ours: dict[str, Any]) -> DistillSettings:
@@ -32,13 +33,27 @@ def resumed_settings(run: Path, ours: dict[str, Any]) -> DistillSettings:
         MisuseError: The run folder has no kd.yaml, or one that is damaged, or a key may not change on resume.
     """
     if "kd" in ours:
-        return DistillSettings.from_dict(ours["kd"])
+        return _travelled(ours)
     path = run / SETTINGS_FILE
     if not path.exists():
         raise MisuseError(
             f"resume={run}: no {SETTINGS_FILE} there, so it is no run of yolo-kd; resume it with yolo train resume"
         )
     return changed_on_resume(DistillSettings.from_dict(read_mapping("resume", path)), ours)
+
+
+def travelling(settings: DistillSettings, given: bool) -> dict[str, Any]:
+    """What a worker is handed: the settings, and whether the user named the teacher."""
+    return {**settings.to_dict(), GIVEN: given}
+
+
+def teacher_given(ours: Mapping[str, Any]) -> bool:
+    """Whether the user named the teacher, in this process or in the one that started it."""
+    return "teacher" in ours or bool(ours.get("kd", {}).get(GIVEN))
+
+
+def _travelled(ours: Mapping[str, Any]) -> DistillSettings:
+    return DistillSettings.from_dict({k: v for k, v in ours["kd"].items() if k != GIVEN})
 
 
 def require_teacher(settings: DistillSettings) -> None:

@@ -30,7 +30,15 @@ from yolo_kd.engine.ranks import average_gradients, reported_to, worker_error
 from yolo_kd.engine.resumable import ResumableTrainer
 from yolo_kd.engine.resume import write_yaml
 from yolo_kd.engine.run_pictures import draw_pictures
-from yolo_kd.engine.run_settings import SETTINGS_FILE, require_teacher, resolve_travelled, resumed_settings, split_keys
+from yolo_kd.engine.run_settings import (
+    SETTINGS_FILE,
+    require_teacher,
+    resolve_travelled,
+    resumed_settings,
+    split_keys,
+    teacher_given,
+    travelling,
+)
 from yolo_kd.engine.schedule import Schedule
 from yolo_kd.engine.setup import Distillation, judge_teacher, prepare
 from yolo_kd.engine.terms import adapter_parameters
@@ -59,7 +67,7 @@ class DistillationTrainer(ResumableTrainer):
             theirs["data"] = str(found)
         resuming = theirs.get("resume")
         epochs = self.choose_checkpoint(theirs) if resuming else None
-        self.teacher_given = "teacher" in ours
+        self.teacher_given = teacher_given(ours)
         self.unlabeled: Unlabeled | None = None
         if not resuming:
             self.kd = resolve_travelled(ours)
@@ -339,7 +347,7 @@ class DistillationTrainer(ResumableTrainer):
 
     @contextmanager
     def _settings_on_args(self) -> Iterator[None]:
-        self.args.kd = self.kd.to_dict()
+        self.args.kd = travelling(self.kd, self.teacher_given)
         try:
             yield
         finally:

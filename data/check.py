@@ -87,7 +87,7 @@ def check(
     names = None if any_class else data.names
     used: set[int] = set()
     for part, images in parts.items():
-        count = _check_part(part, images, looks, names, report, used if part == "train" else set())
+        count = _check_part(part, images, looks, names, data.keypoints, report, used if part == "train" else set())
         report.parts[part] = count
         if part in needed and count.images and not count.boxes:
             places = " or ".join(sorted({f"{label_path(image).parent}" for image in images})[:2])
@@ -179,6 +179,7 @@ def _check_part(
     images: list[Path],
     looks: Mapping[Path, Look],
     names: Mapping[int, str] | None,
+    keypoints: int,
     report: Report,
     used: set[int],
 ) -> Count:
@@ -200,7 +201,7 @@ def _check_part(
         except MisuseError as error:
             report.add("label_unreadable", label, part, str(error))
             continue
-        boxes, faults = parse_labels(text, names)
+        boxes, faults = parse_labels(text, names, keypoints)
         count.boxes += len(boxes)
         count.empty_labels += not text.strip()
         used.update(int(kind) for kind in np.unique(boxes[:, 0]))

@@ -38,6 +38,13 @@ class Description:
     parts: Mapping[str, tuple[Path, ...]]
     raw: Mapping[str, Any]
 
+    @property
+    def keypoints(self) -> int:
+        """Numbers behind each box where the labels are of poses; the training of a detector leaves them out."""
+        shape = self.raw.get("kpt_shape")
+        counts = shape if isinstance(shape, list | tuple) and len(shape) == 2 else [0, 0]
+        return counts[0] * counts[1] if all(type(count) is int and count > 0 for count in counts) else 0
+
 
 def read_description(source: str | Path) -> Description:
     """Read a data.yaml.

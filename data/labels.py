@@ -1,7 +1,8 @@
 """Label files in YOLO format: a box or an outline per line, and what is wrong with a line.
 
-`class cx cy w h` is a box, `class x y x y ...` an outline whose box is taken, both as shares of width and height. What
-counts as wrong is what Ultralytics (8.4.190) refuses: it then leaves the whole picture out and goes on.
+`class cx cy w h` is a box, `class x y x y ...` an outline whose box is taken, both as shares of width and height. Where the
+data set is of poses (`kpt_shape`), keypoints may stand behind a box. What counts as wrong is what Ultralytics (8.4.190)
+refuses: it then leaves the whole picture out and goes on.
 """
 
 from __future__ import annotations
@@ -36,17 +37,20 @@ class Fault:
     what: str
 
 
-def parse_labels(text: str, names: Collection[int] | None) -> tuple[np.ndarray, list[Fault]]:
+def parse_labels(text: str, names: Collection[int] | None, keypoints: int = 0) -> tuple[np.ndarray, list[Fault]]:
     """Boxes of a label file.
 
     Args:
         text: Its content.
         names: The class ids that there are; None takes any whole number from 0.
+        keypoints: Numbers that may stand behind a box and are left out.
 
     Returns:
         (N, 5) class, cx, cy, w, h of the lines that can be used, and the faults in order of their lines.
     """
     lines = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if keypoints:
+        lines = [(number, words[:5] if len(words) == 5 + keypoints else words) for number, words in lines]
     table = np.zeros((len(lines), 5))
     faults: list[Fault] = []
     usable = np.ones(len(lines), bool)

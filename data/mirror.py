@@ -35,5 +35,6 @@ def mirrored(split: Split) -> Iterator[Path]:
                 shutil.copyfile(label_path(image), label_path(link))
         data = root / "data.yaml"
         plain = {"path": str(root), "train": "images", "val": "images", "names": dict(split.names)}
+        plain |= {"kpt_shape": [split.keypoints, 1]} if split.keypoints else {}
         data.write_text(json.dumps(plain), encoding="utf-8")  # JSON is YAML, and quotes every name
         yield data

@@ -26,11 +26,13 @@ class Split:
         name: "train", "val" or "test".
         images: Paths, sorted within each folder, in the order of the lists otherwise.
         names: Class id to name.
+        keypoints: Numbers that may stand behind each box, see `Description`.
     """
 
     name: str
     images: tuple[Path, ...]
     names: Mapping[int, str]
+    keypoints: int = 0
 
     def labels(self, image: Path) -> tuple[np.ndarray, np.ndarray]:
         """Classes (N,) and boxes (N, 4) as cx, cy, w, h in shares of the image; no label file means no box.
@@ -41,7 +43,7 @@ class Split:
         path = label_path(image)
         if not path.is_file():
             return np.zeros(0, np.int64), np.zeros((0, 4))
-        table, faults = parse_labels(read_text(path), self.names)
+        table, faults = parse_labels(read_text(path), self.names, self.keypoints)
         worst = next((fault for fault in faults if fault.kind in UNUSABLE), None)
         if worst is not None:
             raise MisuseError(f"{path}, line {worst.line}: {worst.what}")
@@ -64,7 +66,7 @@ def read_split(source: str | Path, part: str = "val") -> Split:
     images = [image for entry in found.parts[part] for image in _images(entry, f"data={source}: {part}")]
     if not images:
         raise MisuseError(f"data={source}: '{part}' holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return Split(part, tuple(images), found.names)
+    return Split(part, tuple(images), found.names, found.keypoints)
 
 
 def read_text(path: Path) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from yolo_kd.data.mirror import mirrored
 from yolo_kd.data.split import label_path, read_split
 
 from yolo_kd.errors import MisuseError
@@ -98,6 +100,36 @@ def test_an_outline_counts_as_its_box(data: Path, tmp_path: Path):
     (tmp_path / "labels" / "a.txt").write_text("1 .1 .1 .9 .1 .9 .9 .1 .9\n0 .5 .5 .2 .4\n")
     kinds, boxes = read_split(data).labels(tmp_path / "images" / "a.png")
     assert kinds.tolist() == [1, 0] and np.allclose(boxes, [[0.5, 0.5, 0.8, 0.8], [0.5, 0.5, 0.2, 0.4]])
+
+
+@pytest.mark.parametrize("shape", [[2, 3], [3, 2]], ids=str)
+def test_keypoints_behind_a_box_are_left_out_as_in_the_training_of_a_detector(
+    data: Path, tmp_path: Path, shape: list[int]
+):
+    """With an odd number of columns such a line would pass for an outline. A file may hold lines without them, too."""
+    from ultralytics.data.dataset import YOLODataset
+    from ultralytics.data.utils import check_det_dataset
+    from yolo_kd.data.check import check
+    from yolo_kd.data.description import read_description
+
+    root = Path(shutil.copytree(Path(yaml.safe_load(data.read_text())["path"]), tmp_path / "pose"))
+    (root / "labels.cache").unlink(missing_ok=True)
+    for label in (root / "labels").glob("*/*.txt"):
+        first, *others = label.read_text().splitlines()
+        label.write_text("\n".join([first, *(f"{line} .1 .2 .3 .4 .5 .6" for line in others)]) + "\n")
+    raw = {**yaml.safe_load((root / "data.yaml").read_text()), "kpt_shape": shape}
+    (root / "data.yaml").write_text(yaml.safe_dump(raw))
+    assert check(read_description(root / "data.yaml"), deep=False).findings == []
+    found = check_det_dataset(str(root / "data.yaml"), autodownload=False)
+    theirs = YOLODataset(img_path=found["val"], data=found, task="detect", imgsz=64).labels
+    split = read_split(root / "data.yaml")
+    with mirrored(split) as there:
+        seen = [read_split(there).labels(image)[1] for image in read_split(there).images]
+    for image, label, mirror in zip(split.images, theirs, seen, strict=True):
+        assert np.allclose(split.labels(image)[1], label["bboxes"]) and np.allclose(mirror, label["bboxes"])
+        assert len(label["bboxes"]) == 3
+    (root / "data.yaml").write_text(yaml.safe_dump({**raw, "kpt_shape": [17, 3]}))
+    assert "label_mixed" in check(read_description(root / "data.yaml"), deep=False).counts(), "of other poses"
 
 
 @pytest.mark.parametrize(("text", "said"), [("0 .5 .5 x 1", "expected 'class cx cy w h'"), ("7 .5 .5 1 1", "class 7 is not among"),

@@ -129,7 +129,11 @@ def read_artifact(source: str | Path) -> Artifact:
         return found
     model = path if path.is_file() else _only_model(folder)
     if model.suffix not in SUFFIXES:
-        raise MisuseError(f"{path}: expected an artifact folder, a .xml or an .onnx file, got '{model.suffix}'")
+        hint = {
+            ".pt": f"; make one with yolo-kd export model={path.name}",
+            ".zip": f"; unpack a bundle with yolo-kd verify {path.name} out=<new folder>",
+        }.get(model.suffix, "")
+        raise MisuseError(f"{path}: expected an artifact folder, a .xml or an .onnx file, got '{model.suffix}'{hint}")
     return _from_metadata(model)
 
 

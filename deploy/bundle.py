@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -154,13 +154,18 @@ def unpack(path: Path, target: Path, require_signature: Path | None = None) -> A
                 plain = _checked_list(path.name, opened)
                 archive.unpack(opened, folder)
             _check_folder(path.name, folder, plain, require_signature)
+            found = _artifact_in(path.name, folder)
             folder.rename(target)
     except OSError as error:
         raise refusal(error, target, "folder") from error
+    return replace(found, folder=target / ARTIFACT)
+
+
+def _artifact_in(where: str, folder: Path) -> Artifact:
     try:
-        found = read_artifact(target / ARTIFACT)
+        found = read_artifact(folder / ARTIFACT)
     except MisuseError as error:  # the bundle's fault, not the user's
-        raise GateError(f"{path.name}: {error}") from None
+        raise GateError(f"{where}: {str(error).replace(f'{folder}/', '')}") from None
     found.check_files()
     return found
 

@@ -208,6 +208,41 @@ def test_verify_prints_and_refuses(student, tmp_path, capsys):
     assert "truncated or damaged" in capsys.readouterr().err
 
 
+def test_what_was_verified_runs_on_a_video_where_torch_and_ultralytics_do_not_exist(student, pictures, tmp_path):
+    import cv2
+
+    video, folder = tmp_path / "today.avi", tmp_path / "student"
+    frames = [read_frame(p) for p in read_split(pictures, "train").images[:4]]
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"MJPG"), 10, frames[0].shape[1::-1])
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'torchvision', 'ultralytics', 'pycocotools', 'nncf'): sys.modules[name] = None\n"
+        "import cv2\n"
+        "from yolo_kd.cli import main\n"
+        "from yolo_kd.deploy import open_detector\n"
+        f"assert main(['verify', {str(student)!r}, 'out={folder}']) == 0\n"
+        f"reader = cv2.VideoCapture({str(video)!r})\n"
+        f"with open_detector({str(folder / 'artifact')!r}, cache=False) as detector:\n"
+        "    while (read := reader.read())[0]: print('boxes', len(detector(read[1])))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"unpacked: open_detector('{folder / 'artifact'}')" in done.stdout
+    boxes = [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("boxes")]
+    assert len(boxes) == 4 and sum(boxes) >= 6
+
+
+@pytest.mark.parametrize("fault", ["changed", "no artifact"])
+def test_what_does_not_hold_is_not_unpacked(student, tmp_path, capsys, fault):
+    path = spoilt(student, tmp_path, fault)
+    assert main(["verify", str(path), f"out={tmp_path / 'device'}"]) == 3
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert not (tmp_path / "device").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -177,10 +177,18 @@ def test_no_file_of_two_is_guessed(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("best.pt", "got '.pt'"), ("nothing", "no such file"), ("", "found none")]
+    ("name", "message"),
+    [
+        ("best.pt", "got '.pt'; make one with yolo-kd export model=best.pt"),
+        ("student.zip", "got '.zip'; unpack a bundle with yolo-kd verify student.zip out=<new folder>"),
+        ("best.jpg", "got '.jpg'$"),
+        ("nothing", "no such file"),
+        ("", "found none"),
+    ],
 )
 def test_what_is_no_artifact(tmp_path: Path, name: str, message: str) -> None:
-    (tmp_path / "best.pt").write_bytes(b"x")
+    for there in ("best.pt", "student.zip", "best.jpg"):
+        (tmp_path / there).write_bytes(b"x")
     with pytest.raises(MisuseError, match=message):
         read_artifact(tmp_path / name if name else tmp_path)
 

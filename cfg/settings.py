@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 from yolo_kd.cfg.documents import parse_yaml
-from yolo_kd.cfg.values import read_paths, read_value
+from yolo_kd.cfg.values import like_default, read_paths, read_value
 
 from yolo_kd.errors import MisuseError, did_you_mean
 
@@ -260,15 +260,7 @@ def _typed(key: str, value: Any, default: Any) -> Any:
         return read_paths(key, value)
     if default is None or key == "distill":
         return value
-    kind = type(default)
-    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
-    if kind is bool and value in (0, 1):
-        return bool(value)
-    if type(value) is not kind or (kind is float and not math.isfinite(value)):
-        names = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
-        raise MisuseError(f"{key}={value}: expected {names[kind]}, e.g. {key}={default}")
-    return value
+    return like_default(key, value, default)
 
 
 def _is_number(value: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,26 @@ def read_value(text: Any) -> Any:
         return ast.literal_eval(word)
     except (ValueError, SyntaxError):
         return word
+
+
+def like_default(key: str, value: Any, default: bool | int | float | str) -> Any:
+    """The value as the type of its default.
+
+    Raises:
+        MisuseError: It is of another, or no finite number.
+
+    >>> like_default("csgr.tau", 1, 0.1), like_default("plots", 0, True)
+    (1.0, False)
+    """
+    kind = type(default)
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    if kind is bool and value in (0, 1):
+        return bool(value)
+    if type(value) is not kind or (kind is float and not math.isfinite(value)):
+        names = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+        raise MisuseError(f"{key}={value}: expected {names[kind]}, e.g. {key}={default}")
+    return value
 
 
 def read_size(key: str, value: Any) -> tuple[int, int]:

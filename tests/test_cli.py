@@ -106,7 +106,11 @@ def test_help_and_version(capsys):
             ("train", "teacher=RTDETR", "data=DATA"),
             "rtdetr.pt: is a 'detect' model with the head RTDETRDecoder, expected",
         ),
-        (("train", "teacher=TEACHER", "data=DATA", "csgr.tau=abc"), "csgr.tau is a number above 0, not 'abc'"),
+        (
+            ("train", "teacher=TEACHER", "data=DATA", "csgr.tau=abc"),
+            "csgr.tau=abc: expected a number, e.g. csgr.tau=0.1",
+        ),
+        (("train", "teacher=TEACHER", "data=DATA", "csgr.tau=0"), "csgr.tau is a number above 0, not 0"),
         (("train", "teacher=TEACHER", "data=DATA", "csgr.form=papr"), "did you mean 'paper'"),
         (
             ("train", "teacher=STRANGER", "data=DATA"),

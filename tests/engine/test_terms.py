@@ -6,9 +6,10 @@ import pytest
 import torch
 from yolo_kd.cfg.settings import Recipe
 
+from yolo_kd.distillers import DISTILLERS, arguments
 from yolo_kd.distillers.base import ClassMap, HeadSpec
 from yolo_kd.distillers.pkd import PKD
-from yolo_kd.engine.terms import Term, build_methods, make_term, refuse_idle
+from yolo_kd.engine.terms import Term, build_methods, check_arguments, make_term, refuse_idle
 from yolo_kd.errors import GateError, MisuseError
 
 SPEC = HeadSpec((8, 8), (8, 16), 16, 2, (8, 8))
@@ -104,3 +105,25 @@ def test_building_adapters_leaves_the_global_random_state():
     wide = HeadSpec((16, 16), (8, 16), 16, 2, (8, 8))
     build_methods(Recipe("r", {"pkd": {"pkd": 1}, "native": {"native": 1}}), SPEC, wide, ONE, print)
     assert torch.equal(before, torch.get_rng_state())
+
+
+WRONG = {
+    bool: ["maybe", 2, None],
+    int: ["two", 1.5, True, None],
+    float: ["x", True, None, float("nan"), float("inf")],
+    str: [5, None],
+}
+
+
+@pytest.mark.parametrize("method", DISTILLERS)
+def test_an_argument_of_another_type_than_its_default_is_refused(method):
+    for name, default in arguments(method).items():
+        check_arguments(Recipe("r", {method: {name: default}}))
+        for value in WRONG[type(default)]:
+            with pytest.raises(MisuseError) as refusal:
+                check_arguments(Recipe("r", {method: {name: value}}))
+            assert str(refusal.value).startswith(f"{method}.{name}={value}: expected "), (name, value)
+
+
+def test_a_whole_number_will_do_for_any_number():
+    check_arguments(Recipe("r", {"csgr": {"tau": 1, "residual": 0}}))

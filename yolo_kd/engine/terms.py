@@ -12,6 +12,7 @@ import torch
 
 from yolo_kd import distillers
 from yolo_kd.cfg.settings import Recipe
+from yolo_kd.cfg.values import like_default
 from yolo_kd.distillers.base import ClassMap, Distiller, HeadSpec
 from yolo_kd.engine.rng import preserved_rng
 from yolo_kd.errors import GateError, MisuseError, did_you_mean
@@ -82,10 +83,10 @@ class Method:
 
 
 def check_arguments(recipe: Recipe) -> None:
-    """Refuse methods, arguments and gains that do not exist, before anything is loaded.
+    """Refuse methods, arguments and gains that do not exist or are of another type, before anything is loaded.
 
     Raises:
-        MisuseError: One of them, with the nearest that does.
+        MisuseError: One of them, with the nearest that does or what it should be.
     """
     for name, settings in recipe.methods.items():
         kind, known = distillers.load(name), distillers.arguments(name)
@@ -97,6 +98,8 @@ def check_arguments(recipe: Recipe) -> None:
                 near = did_you_mean(key, [*known, *kind.terms])
                 listed = ", ".join([*kind.terms, *known])
                 raise MisuseError(f"{name}.{key}={value}: {name} has no argument '{key}'{near}; it has {listed}")
+            else:
+                like_default(f"{name}.{key}", value, known[key])
 
 
 def build_methods(

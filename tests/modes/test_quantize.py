@@ -88,6 +88,21 @@ def test_both_back_ends_are_calibrated_on_the_same_pictures(make_checkpoint, tin
     assert openvino["hash"] == read_calibration(tmp_path / "best_calibration.json").hash
 
 
+def test_a_data_set_to_judge_on_alone_needs_a_list_to_calibrate_on_and_no_more(words, data, tmp_path, capsys):
+    """Whoever distils on flights without labels has such a one."""
+    judged = data.with_name("val_only.yaml")
+    judged.write_text("".join(line for line in data.read_text().splitlines(True) if not line.startswith("train:")))
+    known = [w for w in words if not w.startswith(("data=", "count="))] + [f"data={judged}", "sensitivity=false"]
+    assert main(known) == 2
+    assert "yolo-kd calibrate source=<folder or video>" in capsys.readouterr().err
+    flights = tmp_path / "flights.json"
+    assert main(["calibrate", f"source={data.parent / 'images' / 'train'}", "count=12", f"out={flights}"]) == 0
+    assert main([*known, f"calibration={flights}"]) == 0
+    assert manifest(tmp_path)["verdict"]["passed"]
+    assert main([*known, f"calibration={flights}", "recipe=auto"]) == 2
+    assert "too few training pictures to choose between recipes on" in capsys.readouterr().err
+
+
 def test_without_pycocotools_it_says_so_before_it_quantizes(words, tmp_path):
     code = f"import sys\nsys.modules['pycocotools'] = None\nfrom yolo_kd.cli import main; sys.exit(main({words!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)

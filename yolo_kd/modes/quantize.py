@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from yolo_kd.cfg.values import read_size
+from yolo_kd.data.description import read_description
 from yolo_kd.data.split import Split, read_split
 from yolo_kd.deploy.artifact import MANIFEST, Artifact, read_artifact, sha256, write_manifest
 from yolo_kd.deploy.doctor import npu_faults
@@ -129,8 +130,10 @@ def left_over(source: str, calibration: CalibrationSet) -> Split | None:
         calibration: What was calibrated on.
 
     Returns:
-        At most 128 pictures; None if there are fewer than 32.
+        At most 128 pictures; None if there are fewer than 32, or no train part.
     """
+    if "train" not in read_description(source).parts:
+        return None
     split = read_split(source, "train")
     taken = {path.resolve() for path in calibration.images}
     rest = [path for path in split.images if path.resolve() not in taken]
@@ -223,7 +226,8 @@ recipe=auto: if none passes). All that is measured is measured on this machine's
 device= judges an artifact on another device.
 
   model=               checkpoint, or a float artifact, folder or file (then no torch is needed)
-  data=                data set: its train part is calibrated on, its split= judged on; val and test are never calibrated on
+  data=                data set: its train part is calibrated on, its split= judged on; val and test are never calibrated on;
+                       with calibration= it needs no train part
   backend=all          openvino, onnx or all
   recipe=default       auto tries recipes, precision hints and threads; of those within max_drop the fastest that the gate passes
                        is taken
@@ -327,6 +331,11 @@ def _check(keys: Mapping[str, Any], own_recipe: bool) -> None:
             raise MisuseError(f"{key}={keys[key]}: expected {', '.join(known[:-1])} or {known[-1]}{near}")
     if not keys["calibration"] and not keys["data"]:
         raise MisuseError("data= is missing: name a data.yaml to calibrate on, or a list with calibration=")
+    if not keys["calibration"] and "train" not in read_description(str(keys["data"])).parts:
+        raise MisuseError(
+            f"data={keys['data']}: has no 'train' part to calibrate on; choose pictures with yolo-kd calibrate "
+            f"source=<folder or video> evaluation={keys['data']}, and name the list with calibration="
+        )
     if keys["recipe"] == "auto" and not (keys["data"] and keys["gate"]):
         raise MisuseError("recipe=auto: needs data= and gate=true, because candidates are compared and judged on it")
     if keys["recipe"] == "auto" and own_recipe:

@@ -232,7 +232,7 @@ def _check_before_folder(keys: Mapping[str, Any], student: str, data: Any) -> Di
     settings = resolve({k: v for k, v in keys.items() if is_ours(k, v)})
     check_arguments(settings.recipe)
     find_unlabeled(settings.unlabeled or ())
-    _check_student(student, settings.trust)
+    check_student(student, settings.trust)
     for key in ("pretrained", "distill_model"):
         if isinstance(keys.get(key), str | Path):
             ultra.load_detector(str(keys[key]), key, settings.trust, any_task=True)
@@ -262,7 +262,12 @@ def _class_names(data: str) -> dict[int, str] | None:
     return dict(read_description(path).names)
 
 
-def _check_student(student: str, trust: bool) -> None:
+def check_student(student: str, trust: bool = False) -> None:
+    """Refuse what is no model that learns.
+
+    Raises:
+        MisuseError: No YAML and no checkpoint of a detector, or not to be found.
+    """
     path = Path(student)
     if path.suffix == ".pt":
         ultra.load_detector(student, "student", trust)

@@ -13,6 +13,7 @@ from yolo_kd.deploy import Detector, open_detector
 from yolo_kd.deploy.artifact import read_artifact
 
 from tests.conftest import write_pictures
+from yolo_kd.cli import main
 from yolo_kd.evidence import judge
 from yolo_kd.modes import demo
 
@@ -51,6 +52,20 @@ def test_the_time_left_is_told_from_the_first_part_on(monkeypatch, caplog) -> No
     clock[0] = 60 * 3 * (whole - rest)  # a third of the speed
     progress.begin("plain student")
     assert f"so far, about {3 * rest:.0f} min left)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["distill=csgr_lq"], "distill=csgr_lq: no such recipe (did you mean 'csgr_lqe'?)"),
+        (["student=yolov8q.yaml"], "student=yolov8q.yaml: no usable model YAML"),
+        (["epochs=0"], "epochs=0: expected a whole number from 1 on"),
+        (["teacher_epochs=0"], "teacher_epochs=0: expected a whole number from 1 on"),
+    ],
+)
+def test_what_the_last_part_needs_is_looked_at_before_the_first(monkeypatch, tmp_path, capsys, words, said) -> None:
+    monkeypatch.setattr(demo, "_render", lambda *_: pytest.fail("begun"))
+    assert main(["demo", f"out={tmp_path}", *words]) == 2 and said in capsys.readouterr().err
 
 
 def test_fewer_pictures_and_epochs_take_less() -> None:

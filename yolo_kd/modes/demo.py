@@ -16,13 +16,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from yolo_kd.api import distill
+from yolo_kd.api import check_student, distill
 from yolo_kd.cfg.atomic import write_text
+from yolo_kd.cfg.settings import load_recipe
 from yolo_kd.data import scenes
 from yolo_kd.data.split import label_path
 from yolo_kd.deploy import open_detector
 from yolo_kd.deploy.artifact import read_artifact
 from yolo_kd.engine import ultra
+from yolo_kd.engine.terms import check_arguments
 from yolo_kd.evidence.judge import time_in_turn
 from yolo_kd.evidence.search import size_mb
 from yolo_kd.evidence.table import aligned
@@ -108,7 +110,9 @@ def expected_minutes(keys: Mapping[str, Any]) -> dict[str, float]:
 
 def main(settings: dict[str, Any]) -> int:
     """Run the demo; returns the exit code."""
-    keys = settled(settings, DEFAULTS, "demo")
+    keys = settled(settings, DEFAULTS, "demo", least={"teacher_epochs": 1, "epochs": 1})
+    check_arguments(load_recipe(keys["distill"]))  # which is needed last, minutes from now
+    check_student(str(keys["student"]))
     out = Path(str(keys["out"])).resolve()
     progress = Progress(expected_minutes(keys))
 

@@ -68,6 +68,15 @@ def test_what_the_last_part_needs_is_looked_at_before_the_first(monkeypatch, tmp
     assert main(["demo", f"out={tmp_path}", *words]) == 2 and said in capsys.readouterr().err
 
 
+def test_a_stem_is_a_student_as_it_is_in_train(monkeypatch, tmp_path) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(demo, "check_student", seen.append)
+    monkeypatch.setattr(demo, "_render", lambda *_: pytest.exit("begun"))
+    with pytest.raises(pytest.exit.Exception):
+        main(["demo", f"out={tmp_path}", "student=yolov8n"])
+    assert seen == ["yolov8n.pt"]
+
+
 def test_fewer_pictures_and_epochs_take_less() -> None:
     usual = demo.expected_minutes(demo.DEFAULTS)
     assert demo.DEFAULTS["images"] == 480 and demo.VAL_IMAGES == 120, "which every epoch sees, too"

@@ -112,7 +112,7 @@ def main(settings: dict[str, Any]) -> int:
     """Run the demo; returns the exit code."""
     keys = settled(settings, DEFAULTS, "demo", least={"teacher_epochs": 1, "epochs": 1})
     check_arguments(load_recipe(keys["distill"]))  # which is needed last, minutes from now
-    check_student(str(keys["student"]))
+    check_student(str(ultra.check_model_file_from_stem(str(keys["student"]))))
     out = Path(str(keys["out"])).resolve()
     progress = Progress(expected_minutes(keys))
 

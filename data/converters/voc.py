@@ -69,7 +69,8 @@ class Voc:
         for path in self._lists[part]:
             place = path.parents[2]
             for _, line in lines_of(path):
-                stem = line.split()[0]  # lists of one class have a second column
+                whole = (place / "Annotations" / f"{line}.xml").is_file()  # a name may have blanks
+                stem = line if whole else line.split()[0]  # and some lists have a second column
                 label, image = place / "Annotations" / f"{stem}.xml", _picture(place / "JPEGImages" / stem)
                 record = Record(image, image.name, str(label))
                 if label.is_file():

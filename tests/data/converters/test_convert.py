@@ -203,6 +203,16 @@ def test_voc_other_lists_stay_as_they_are_and_difficult_may_stay(tmp_path: Path)
     assert main(["data", "convert", "from=kitti", "source=x", f"out={tmp_path / 'y'}", "difficult=true"]) == 2
 
 
+def test_voc_names_may_have_blanks(tmp_path: Path) -> None:
+    voc(tmp_path / "in")
+    place, old = tmp_path / "in/VOC2007", "2007_000003_val"
+    for file in (f"JPEGImages/{old}.jpg", f"Annotations/{old}.xml"):
+        (place / file).rename((place / file).with_stem("my flight 2"))
+    (place / "ImageSets/Main/val.txt").write_text("my flight 2\n")
+    found = convert("voc", place, tmp_path / "out")
+    assert not found.refused and (tmp_path / "out/labels/train/my flight 2.txt").is_file()
+
+
 def test_voc_counts_from_1_or_from_0(tmp_path: Path) -> None:
     voc(tmp_path / "in")
     for first, edges in (("1", WHOLE), ("0", "0.152500 0.505000 0.195000 0.590000")):

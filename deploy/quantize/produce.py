@@ -39,10 +39,7 @@ class Producer:
     """
 
     def __init__(self, parent: Artifact, calibration: CalibrationSet, progress: Progress | None = None) -> None:
-        if parent.precision != "fp32":
-            raise MisuseError(
-                f"{parent.folder}: is {parent.precision}, and INT8 is made from fp32; export it with that"
-            )
+        require_fp32(parent)
         self.parent, self.calibration, self.progress = parent, calibration, progress
         self._quantizer: Any = QUANTIZERS[parent.format](
             parent.model_path, images(calibration, parent.input_hw, progress)
@@ -98,6 +95,16 @@ class Producer:
     def _check(self, settings: Settings) -> None:
         if type(settings) is not self._quantizer.settings:
             raise MisuseError(f"a {type(settings).__name__} cannot be used on a net in {self.parent.format}")
+
+
+def require_fp32(parent: Artifact) -> None:
+    """Refuse what INT8 cannot be made from.
+
+    Raises:
+        MisuseError: It is in half precision, or INT8 already.
+    """
+    if parent.precision != "fp32":
+        raise MisuseError(f"{parent.folder}: is {parent.precision}, and INT8 is made from fp32; export it with that")
 
 
 def named(worst: Sequence[LayerError]) -> list[dict[str, Any]]:

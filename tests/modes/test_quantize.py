@@ -226,6 +226,20 @@ def test_mistakes_are_one_line(words, tmp_path, capsys, change, said):
     assert [p.name for p in tmp_path.iterdir()] == ["best.pt"]
 
 
+def test_what_cannot_end_well_is_refused_before_it_is_calibrated(words, float_export, data, tmp_path, capsys):
+    """A folder of Ultralytics' own INT8 export in the way was found after a search of hours."""
+    (taken := tmp_path / "best_int8_openvino_model").mkdir()
+    (taken / "best.xml").write_text("theirs")
+    plain = ["quantize", f"model={float_export}", f"data={data}", f"out={tmp_path}"]
+    assert main(plain) == 2
+    assert "best_int8_openvino_model: exists and holds no artifact.json" in capsys.readouterr().err
+    shutil.copytree(float_export, theirs := tmp_path / "half_openvino_model")
+    (theirs / "metadata.yaml").write_text((theirs / "metadata.yaml").read_text() + "args: {half: true}\n")
+    assert main([f"model={theirs}" if w.startswith("model=") else w for w in plain]) == 2
+    assert "half_openvino_model: is fp16, and INT8 is made from fp32" in capsys.readouterr().err
+    assert not list(tmp_path.glob("*calibration*"))
+
+
 def test_the_help_names_every_key_and_setting(capsys):
     assert main(["quantize", "--help"]) == 0
     text = capsys.readouterr().out

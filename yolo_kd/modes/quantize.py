@@ -19,8 +19,9 @@ from yolo_kd.deploy.doctor import npu_faults
 from yolo_kd.deploy.quantize.calibration import CalibrationSet, read_calibration
 from yolo_kd.deploy.quantize.onnx import ONNXSettings
 from yolo_kd.deploy.quantize.openvino import OpenVINOSettings
-from yolo_kd.deploy.quantize.produce import Producer, Settings, named
+from yolo_kd.deploy.quantize.produce import Producer, Settings, named, require_fp32
 from yolo_kd.deploy.quantize.progress import Line
+from yolo_kd.deploy.quantize.staging import check_target
 from yolo_kd.errors import MisuseError, did_you_mean
 from yolo_kd.evidence.average_precision import require_pycocotools
 from yolo_kd.evidence.candidates import Report, speed_line
@@ -78,6 +79,9 @@ def main(settings: dict[str, Any]) -> int:
         require_pycocotools()
     parents = float_parents(keys)
     where = partial(int8_folder, out=keys["out"])
+    for parent in parents:  # before minutes of calibration, or hours of a search
+        require_fp32(parent)
+        check_target(where(parent), keys["overwrite"])
     beside, stem = where(parents[0]).parent, Path(parents[0].model).stem
     calibration = _calibration(keys, beside / f"{stem}_calibration.json")
     producers = {parent.format: Producer(parent, calibration, Line()) for parent in parents}

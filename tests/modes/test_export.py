@@ -130,6 +130,9 @@ REFUSED = [
     (["model=none"], "model= is missing: yolo-kd export model=best.pt"),
     (["out=TMP/words.pt"], "words.pt"),
     (["precison=fp16"], "did you mean 'precision'?"),
+    (["half=True"], "half=True: is a key of Ultralytics' own export; here: precision=fp16"),
+    (["int8=True"], "int8=True: is a key of Ultralytics' own export; here: yolo-kd quantize"),
+    (["dynamic=True"], "shapes are static, one export for each imgsz="),
 ]
 
 

@@ -20,10 +20,22 @@ DEFAULTS: dict[str, Any] = {
     "trust": False,
     "debug": False,
 }
+# Keys of Ultralytics' own export, and what they come to here.
+THEIRS = {
+    "half": "precision=fp16 for weights in half precision",
+    "int8": "yolo-kd quantize",
+    "quantize": "precision=fp16, or yolo-kd quantize",
+    "dynamic": "shapes are static, one export for each imgsz=",
+    "batch": "a batch of 1, which OpenVINO's runtime raises itself: open_detector(..., batch=4)",
+    "nms": "boxes are suppressed by the runtime, or by the head of v10 and 26 with end2end=true",
+    "device": "the export runs on the CPU, and its result where open_detector(..., device=) says",
+}
 
 
 def main(settings: dict[str, Any]) -> int:
     """Export; returns the exit code."""
+    for key in THEIRS.keys() & settings:
+        raise MisuseError(f"{key}={settings[key]}: is a key of Ultralytics' own export; here: {THEIRS[key]}")
     keys = settled(settings, DEFAULTS, "export", free=("imgsz",))
     if not keys["model"]:
         raise MisuseError("model= is missing: yolo-kd export model=best.pt format=openvino")

@@ -27,6 +27,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from benchmarks.inputs import listed, private_copy
 from benchmarks.machine import quiet
 from benchmarks.result import RESULTS, bar, command_line, write
@@ -234,7 +236,13 @@ def _report(
         row["val by epoch"] = _written([statistics.mean(c) for c in zip(*(f["curve"] for f in facts))])
         rows.append(row)
     _plot(keys["name"], out, arms, seeds, own["val"])
-    write(f"real_run_{keys['name']}", command_line(), rows, _bars(mean, own, splits), notes=[*notes, _budget(keys)])
+    write(
+        f"real_run_{keys['name']}",
+        command_line(),
+        rows,
+        _bars(mean, own, splits),
+        notes=[*notes, _budget(keys), *_recipes(out, arms, seeds)],
+    )
     return 0
 
 
@@ -270,6 +278,18 @@ def _engine(run: Path) -> str | None:
     """What ran the teacher of a run; None where none of ours did."""
     report = run / "preflight.json"
     return json.loads(report.read_text()).get("engine") if report.exists() else None
+
+
+def _recipes(out: Path, arms: list[str], seeds: list[int]) -> list[str]:
+    """A note on each distilled arm: gains and arguments that it ran with, which its recipe may not have for ever."""
+    notes = []
+    for arm in arms:
+        path = _folder(out, arm, seeds[0]) / "kd.yaml"
+        methods = yaml.safe_load(path.read_text())["recipe"]["methods"] if path.exists() else {}
+        keys = [f"{method}.{key}={value}" for method, found in methods.items() for key, value in found.items()]
+        if keys:
+            notes.append(f"{arm} distilled {', '.join(keys)}")
+    return notes
 
 
 def _bars(mean: dict[str, dict[str, float]], own: dict[str, float], splits: list[str]) -> list[Any]:

@@ -53,6 +53,15 @@ def test_rows_name_the_engine_and_the_share_of_the_gap(tmp_path, monkeypatch):
     assert "64 px" in found["notes"][1] and "lr0=0.002" in found["notes"][1] and "seeds 0,1" in found["notes"][1]
 
 
+def test_a_note_says_which_gains_an_arm_ran_with(tmp_path, monkeypatch):
+    finished(tmp_path, {"teacher": 0.4, "plain": 0.2, "csgr_lqe": 0.3, "native": 0.22})
+    methods = {"csgr": {"cs": "auto:0.25"}, "pcd": {"cls": "auto:0.5", "top": 500}}
+    for arm, of_arm in (("csgr_lqe", methods), ("plain", {})):
+        (tmp_path / f"{arm}-s0" / "kd.yaml").write_text(json.dumps({"recipe": {"name": arm, "methods": of_arm}}))
+    notes = report(tmp_path, monkeypatch, 0.4)["notes"]
+    assert notes[2:] == ["csgr_lqe distilled csgr.cs=auto:0.25, pcd.cls=auto:0.5, pcd.top=500"]
+
+
 def test_the_teachers_row_shows_that_val_had_stopped_rising(tmp_path, monkeypatch):
     teacher = report(tmp_path, monkeypatch, 0.4)["rows"][0]
     assert teacher["arm"] == "teacher" and teacher["epochs"] == "2" and teacher["val by epoch"] == "0.100 0.400"

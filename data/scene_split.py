@@ -13,7 +13,7 @@ import io
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,8 +69,8 @@ def split_by_scene(
         seed: Decides the order in which scenes are dealt out.
         step: Of 64 bits, the distance up to which two pictures are of one scene.
         names: Whether file names may tell recordings.
-        groups: CSV with a column `image` (file name, with or without suffix) and a column `group`; it takes the place of
-            file names.
+        groups: CSV with a column `image` (file name, with or without suffix, or with folders before it) and a column
+            `group`; it takes the place of file names.
         jobs: Threads.
         progress: Called with (step, done, total).
 
@@ -115,18 +115,38 @@ def read_groups(path: Path, images: Sequence[Path]) -> np.ndarray:
     """(N,) number of the group of each image as a table says.
 
     Raises:
-        MisuseError: No such table, or images that it does not name.
+        MisuseError: No such table, one that contradicts itself, or images that it does not name.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            table = {row["image"].strip(): row["group"] for row in csv.DictReader(file)}
+            rows = [(row["image"].strip(), row["group"]) for row in csv.DictReader(file)]
     except (OSError, ValueError, KeyError, AttributeError, csv.Error):
         raise MisuseError(f"groups={path}: expected a CSV file with the columns image and group") from None
-    found = [table.get(image.name, table.get(image.stem)) for image in images]
+    table = dict(rows)
+    for name, group in rows:
+        if table[name] != group:
+            raise MisuseError(
+                f"groups={path}: puts {name} into {group} and into {table[name]}; where pictures in several folders have one "
+                f"name, give the folder too, such as {_example(name, images)}"
+            )
+    found = [next((table[name] for name in _names_of(image) if name in table), None) for image in images]
     missing = [image.name for image, group in zip(images, found, strict=True) if group is None]
     if missing:
         raise MisuseError(f"groups={path}: has no row for {len(missing)} of {len(images)} images, first {missing[0]}")
     return np.unique(np.array(found, str), return_inverse=True)[1]
+
+
+def _names_of(image: Path) -> Iterator[str]:
+    """What a table may call a picture: the end of its path, the longest first, or its name without suffix."""
+    parts = image.parts
+    yield from ("/".join(parts[i:]) for i in range(len(parts)))
+    yield image.stem
+
+
+def _example(name: str, images: Sequence[Path]) -> str:
+    """The last picture of a name with its folder."""
+    found = [image for image in images if name in (image.name, image.stem)]
+    return "/".join(found[-1].parts[-2:]) if found else f"folder/{name}"
 
 
 def joined(groups: Sequence[np.ndarray]) -> np.ndarray:

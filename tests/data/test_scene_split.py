@@ -12,7 +12,7 @@ import pytest
 import yaml
 from yolo_kd.data.check import check
 from yolo_kd.data.description import PARTS, read_description
-from yolo_kd.data.scene_split import deal, joined, recordings, split_by_scene
+from yolo_kd.data.scene_split import deal, joined, read_groups, recordings, split_by_scene
 from yolo_kd.data.split import read_split
 
 from yolo_kd.cli import main
@@ -138,6 +138,18 @@ def test_a_table_of_groups_takes_the_place_of_names(tmp_path: Path) -> None:
         table.write_text(text)
         with pytest.raises(MisuseError, match=said):
             split_by_scene(read_description(source), shares, groups=table)
+
+
+def test_pictures_of_one_name_are_told_apart_in_a_table_by_their_folders(tmp_path: Path) -> None:
+    images = [Path(f"/d/images/drive{drive}/{i}.png") for drive in (1, 2) for i in (0, 1)]
+    table = tmp_path / "groups.csv"
+    table.write_text("image,group\n" + "".join(f"drive{d}/{i}.png,street {d}\n" for d in (1, 2) for i in (0, 1)))
+    assert read_groups(table, images).tolist() == [0, 0, 1, 1]
+    table.write_text("image,group\n0.png,a\n1.png,b\n0.png,a\n")
+    assert read_groups(table, images).tolist() == [0, 1, 0, 1], "one row is for all of the name"
+    table.write_text("image,group\n0.png,a\n1.png,b\n0.png,c\n")
+    with pytest.raises(MisuseError, match=r"puts 0\.png into a and into c; .* drive2/0\.png"):
+        read_groups(table, images)
 
 
 def test_scenes_are_joined_over_all_groupings() -> None:

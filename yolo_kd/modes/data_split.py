@@ -65,7 +65,7 @@ def help_text() -> str:
   test=         share for testing; as for validation if the data set has a test part, else none
   near={STEP}        of 64 bits: two pictures that differ in no more are of one scene
   names=true    false does not go by file names (what is equal before the last number, where that tells 10 recordings)
-  groups=       CSV of columns image and group, where somebody knows more (flights, streets): in place of names
+  groups=       CSV of columns image (name or folder/name) and group, where somebody knows more: in place of names
   seed=0        decides the order in which scenes are dealt out; the same seed gives the same parts
   jobs={cores()}        threads"""
 

@@ -34,7 +34,7 @@ THEIRS = {
 
 def main(settings: dict[str, Any]) -> int:
     """Export; returns the exit code."""
-    for key in THEIRS.keys() & settings:
+    for key in (k for k in settings if k in THEIRS):
         raise MisuseError(f"{key}={settings[key]}: is a key of Ultralytics' own export; here: {THEIRS[key]}")
     keys = settled(settings, DEFAULTS, "export", free=("imgsz",))
     if not keys["model"]:

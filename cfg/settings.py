@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 from yolo_kd.cfg.documents import parse_yaml
-from yolo_kd.cfg.values import like_default, read_paths, read_value
+from yolo_kd.cfg.values import like_default, read_paths, read_value, shown
 
 from yolo_kd.errors import MisuseError, did_you_mean
 
@@ -256,6 +256,8 @@ def _typed(key: str, value: Any, default: Any) -> Any:
     """The value as the type of its default, or a line that says what was expected."""
     if key == "until" and isinstance(value, (int, float)):
         return value
+    if key == "teacher" and isinstance(value, Path):
+        return str(value)
     if key == "unlabeled" and value is not None:
         return read_paths(key, value)
     if default is None or key == "distill":
@@ -269,7 +271,7 @@ def _is_number(value: Any) -> bool:
 
 def _check(settings: DistillSettings) -> None:
     if not isinstance(settings.teacher, str | None):
-        raise MisuseError(f"teacher={settings.teacher}: expected the path of a checkpoint")
+        raise MisuseError(f"teacher={shown(settings.teacher)}: expected the path of a checkpoint")
     if settings.teacher_engine not in ENGINES:
         hint = did_you_mean(settings.teacher_engine, ENGINES)
         raise MisuseError(f"teacher_engine={settings.teacher_engine}: expected one of {', '.join(ENGINES)}{hint}")

@@ -34,6 +34,16 @@ def read_value(text: Any) -> Any:
         return word
 
 
+def shown(value: Any) -> str:
+    """A value as a message quotes it: what a person can have written as it is, of anything else its type.
+
+    >>> shown("a.pt"), shown(True), shown(object())
+    ('a.pt', 'True', 'an object of type object')
+    """
+    written = isinstance(value, str | int | float | list | tuple | dict | Path | None)
+    return str(value) if written else f"an object of type {type(value).__name__}"
+
+
 def like_default(key: str, value: Any, default: bool | int | float | str) -> Any:
     """The value as the type of its default.
 

@@ -314,6 +314,16 @@ def test_data_is_one_data_set(data):
         api.distill(distill="none", data=data)
 
 
+@pytest.mark.parametrize("key", ["teacher", "student"])
+def test_a_model_is_named_by_its_file(key, tmp_path):
+    """As text or as a path; of an object of Ultralytics' only the type is said, not every layer."""
+    given = {"teacher": tmp_path / "t.pt", "student": "yolov8n.yaml", key: SimpleNamespace(layers="conv\n" * 500)}
+    with pytest.raises(MisuseError) as refusal:
+        api.distill(**given, data="d.yaml")
+    said = "an object of type SimpleNamespace: expected the path of its file"
+    assert said in str(refusal.value) and len(str(refusal.value)) < 120
+
+
 @pytest.mark.slow
 def test_training_without_data_uses_the_scenes_and_says_so(logged, monkeypatch, tmp_path):
     monkeypatch.setenv("YOLO_KD_HOME", str(tmp_path / "home"))

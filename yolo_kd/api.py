@@ -11,7 +11,7 @@ from typing import Any
 
 from yolo_kd.cfg.documents import read_mapping
 from yolo_kd.cfg.settings import DistillSettings, changed_on_resume, default_keys, is_ours, resolve
-from yolo_kd.cfg.values import read_value
+from yolo_kd.cfg.values import read_value, shown
 from yolo_kd.data import scenes
 from yolo_kd.data.description import find_description, read_description
 from yolo_kd.data.unlabeled import find_unlabeled
@@ -62,6 +62,9 @@ def distill(
         if student is not None:
             raise MisuseError(f"student={student} and model={keys['model']}: both name the student; use one")
         student = keys.pop("model")
+    for key, named in (("teacher", teacher), ("student", student)):
+        if not isinstance(named, str | Path | int | float | None):
+            raise MisuseError(f"{key}={shown(named)}: expected the path of its file, e.g. {key}=best.pt")
     if teacher is not None:
         keys["teacher"] = str(teacher)
     if data is not None:

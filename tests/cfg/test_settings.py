@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
-from yolo_kd.cfg.settings import DistillSettings, default_keys, load_recipe, recipe_names, resolve
+from yolo_kd.cfg.settings import DistillSettings, changed_on_resume, default_keys, load_recipe, recipe_names, resolve
 from yolo_kd.cfg.values import read_value
 
 from yolo_kd.errors import MisuseError
@@ -42,6 +44,14 @@ def test_shipped_recipes_load_and_their_arguments_exist(name):
 
 def test_the_default_is_csgr_with_pcd_and_lqe():
     assert set(resolve({"teacher": "a.pt"}).recipe.methods) == {"csgr", "pcd", "lqe"}
+
+
+def test_a_teacher_may_be_a_path():
+    settings = resolve({"teacher": Path("runs") / "a.pt"})
+    assert settings.teacher == str(Path("runs") / "a.pt")
+    assert changed_on_resume(settings, {"teacher": Path("b.pt")}).teacher == "b.pt"
+    with pytest.raises(MisuseError, match="^teacher=an object of type object: expected the path of a checkpoint$"):
+        resolve({"teacher": object()})
 
 
 def test_settings_travel_as_plain_values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from yolo_kd.data.split import Split, read_split
 
+from yolo_kd.cli import main
 from yolo_kd.evidence.reference_map import explained, reference_map
 
 
@@ -65,6 +67,16 @@ def test_an_artifact_has_one_shape_and_is_validated_once(float_export: Path, spl
     theirs = reference_map(str(float_export), split, 0.0)
     assert theirs["mAP50-95"] > 0.5 and theirs["apart"]["padding"] == 0.0
     assert "input" not in theirs and "ids" not in theirs
+
+
+def test_an_artifact_is_found_by_any_name_that_ours_is(learnt: Path, float_export: Path, split: Split, tmp_path: Path):
+    """Ultralytics takes a .onnx for the file alone, and an OpenVINO folder for one by the end of its name."""
+    checkpoint = shutil.copy(learnt, tmp_path / "best.pt")
+    assert main(["export", f"model={checkpoint}", "format=onnx", "imgsz=64"]) == 0
+    shutil.copytree(float_export, tmp_path / "student" / "artifact")
+    wanted = reference_map(str(float_export), split, 0.0)["mAP50-95"]
+    for source in ("best_onnx_model", "student/artifact", "student/artifact/best.xml"):
+        assert reference_map(str(tmp_path / source), split, 0.0)["mAP50-95"] == pytest.approx(wanted, abs=0.05), source
 
 
 def test_another_input_is_said(learnt: Path, split: Split):

@@ -8,7 +8,8 @@ should not. Each is measured by changing one of them at a time, so that the thre
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from yolo_kd.data.mirror import mirrored
 from yolo_kd.data.split import Split, normalise
+from yolo_kd.deploy.artifact import METADATA, read_artifact
 from yolo_kd.deploy.detections import Detections
 from yolo_kd.evidence.average_precision import PrecisionMeter
 from yolo_kd.evidence.evaluation import by_name, read_frame, truth_of
@@ -30,7 +32,7 @@ def reference_map(
     """Ultralytics' mAP of a checkpoint or an artifact; nothing is written where model or data lie.
 
     Args:
-        source: A .pt, an .onnx, or a folder with an OpenVINO net.
+        source: A .pt, or whatever `read_artifact` takes.
         split: The pictures.
         ours: Our AP of it on them.
         imgsz: Input size of a checkpoint; of height and width, Ultralytics takes the larger.
@@ -46,7 +48,7 @@ def reference_map(
     options: dict[str, Any] = {"device": device if checkpoint else "cpu"}
     if checkpoint:
         options["imgsz"] = imgsz if isinstance(imgsz, int) else max(imgsz)
-    with mirrored(split) as data:
+    with mirrored(split) as data, _known_to_ultralytics(source) as source:
         rectangles, fifty, boxes, names = _validate(source, data, trust, options)
         found: dict[str, Any] = {"mAP50-95": rectangles, "mAP50": fifty}
         if swapped := _swapped(names, split.names):
@@ -96,6 +98,24 @@ def explained(found: Mapping[str, Any], ours: float, name: str, shape: str = "on
                 "compare the versions with constraints.txt"
             )
     return lines
+
+
+@contextmanager
+def _known_to_ultralytics(source: str) -> Iterator[str]:
+    """The name by which Ultralytics takes a model: it knows an OpenVINO net by the end of its folder's, ONNX by the file's."""
+    if source.endswith(".pt"):
+        yield source
+        return
+    artifact = read_artifact(source)
+    if artifact.format == "onnx":
+        yield str(artifact.model_path)
+        return
+    with tempfile.TemporaryDirectory(prefix="yolo-kd-") as work:
+        folder = Path(work) / "best_openvino_model"
+        folder.mkdir()
+        for name in (artifact.model, Path(artifact.model).with_suffix(".bin").name, METADATA):
+            (folder / name).symlink_to((artifact.folder / name).absolute())
+        yield str(folder)
 
 
 def _validate(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from logging import Handler
 from pathlib import Path
@@ -252,6 +254,18 @@ def test_an_optimizer_that_there_is_not(capsys, tmp_path, pictures):
     words = ["distill=none", f"data={pictures}", f"project={tmp_path}", "imgsz=64", "batch=4", "optimizer=sdg"]
     code, line = run(capsys, "train", *words)
     assert code == 2 and line.startswith("yolo-kd: optimizer=sdg: ") and "'AdamW'" in line and "github" not in line
+
+
+@pytest.mark.parametrize(
+    "words", [["train", "data=x.yaml"], ["demo"], ["export", "model=best.pt"], ["predict", "source=x"]]
+)
+def test_on_a_device_it_says_what_a_mode_of_the_desk_needs(words: list[str]) -> None:
+    block = "for name in ('torch', 'torchvision', 'ultralytics'): sys.modules[name] = None"
+    code = f"import sys\n{block}\nfrom yolo_kd.cli import main; sys.exit(main({words!r}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    said = done.stderr.strip().splitlines()
+    assert done.returncode == 2 and len(said) == 1, done.stderr
+    assert said[0].endswith('is not installed; run: pip install "yolo-kd[train]"') and f"{words[0]}: needs " in said[0]
 
 
 def test_debug_shows_the_traceback(capsys):

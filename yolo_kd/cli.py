@@ -43,6 +43,7 @@ FIRST_WORD = {
     "report": "run",
 }  # the key of a first word without one: yolo-kd verify student.zip
 TASK = "detect"  # the one there is, which Ultralytics' users write before or behind the mode
+DESK = {"torch", "torchvision", "ultralytics"}  # packages of the extra [train]
 HELP = (
     f"""yolo-kd {__version__}: teach a small YOLO from a large one
 
@@ -106,15 +107,22 @@ def run(args: list[str]) -> int:
         return 0
     if mode not in MODES:
         raise MisuseError(f"{mode}: no such mode{did_you_mean(mode, MODES)}; use one of {', '.join(MODES)}")
-    module = import_module(f"yolo_kd.modes.{mode}")
-    if {"-h", "--help", "help"} & set(rest):
-        print(module.help_text())
-        return 0
-    if rest and mode in FIRST_WORD and "=" not in rest[0]:
-        rest[0] = f"{FIRST_WORD[mode]}={rest[0]}"
     try:
+        module = import_module(f"yolo_kd.modes.{mode}")
+        if {"-h", "--help", "help"} & set(rest):
+            print(module.help_text())
+            return 0
+        if rest and mode in FIRST_WORD and "=" not in rest[0]:
+            rest[0] = f"{FIRST_WORD[mode]}={rest[0]}"
         known = module.defaults() if hasattr(module, "defaults") else getattr(module, "DEFAULTS", {})
         return module.main(parse(rest, known))
+    except ModuleNotFoundError as error:  # on a device; what else may be missing is said where it is needed
+        package = (error.name or "").partition(".")[0]
+        if package not in DESK:
+            raise
+        raise MisuseError(
+            f'{mode}: needs {package}, which is not installed; run: pip install "yolo-kd[train]"'
+        ) from error
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise

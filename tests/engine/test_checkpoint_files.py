@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -73,12 +74,52 @@ class TestPair:
             left[0] = 10**6
             checkpoint, state = self.found(folder)
             assert checkpoint == state and checkpoint in {"two", "three"}, calls
-            resume.mend_copies(folder / "last.pt", resume.state_of(folder / "last.pt"))
+            resume.settle(folder / "last.pt", resume.state_of(folder / "last.pt"))
             assert (folder / "best.pt").read_text() == checkpoint
             found.append(checkpoint)
             if ended:
                 break
         assert found == sorted(found, reverse=True) and set(found) == {"two", "three"} and len(found) > 10
+
+    def test_nor_does_a_second_kill_while_it_goes_on(self, tmp_path, left):
+        """A kill between the two names of a save leaves last.pt to the older sidecar, which the next save must not lose."""
+        found = set()
+        for calls, folder in self.killed_later_each_time(tmp_path, left):
+            with suppress(KeyboardInterrupt):
+                self.save(folder, "three")
+            ended, left[0] = left[0] >= 0, 10**6
+            for again in range(100):
+                copy = Path(shutil.copytree(folder, folder / f"again{again}"))
+                left[0] = again
+                with suppress(KeyboardInterrupt):
+                    path = resume.usable_checkpoint(copy / "last.pt")
+                    resume.settle(path, resume.state_of(path))
+                    self.save(copy, "four")
+                over, left[0] = left[0] >= 0, 10**6
+                checkpoint, state = self.found(copy)
+                assert checkpoint == state and checkpoint in {"two", "three", "four"}, (calls, again)
+                found.add(checkpoint)
+                shutil.rmtree(copy)
+                if over:
+                    break
+            if ended:
+                break
+        assert found == {"two", "three", "four"}
+
+    @pytest.mark.parametrize("lost", ["last.pt", "last.kd.pt"])
+    def test_nor_does_a_kill_while_it_goes_on_from_the_older_one(self, tmp_path, left, lost):
+        for calls, folder in self.killed_later_each_time(tmp_path, left):
+            left[0] = 10**6
+            (folder / lost).write_bytes((folder / lost).read_bytes()[:2])
+            left[0] = calls
+            with suppress(KeyboardInterrupt):
+                path = resume.usable_checkpoint(folder / "last.pt")
+                resume.settle(path, resume.state_of(path))
+                self.save(folder, "three")
+            ended, left[0] = left[0] >= 0, 10**6
+            assert self.found(folder)[0] in {"one", "three"}, calls
+            if ended:
+                break
 
     def test_a_run_is_over_or_can_be_resumed_wherever_its_end_is_killed(self, tmp_path, left):
         def place(folder: Path) -> None:
@@ -98,7 +139,7 @@ class TestPair:
             assert not over or (folder / "best.pt").read_text() == "stripped", calls
             assert not over or not list(folder.glob("previous*")), calls
             if not over:  # as it is resumed
-                resume.mend_copies(folder / "last.pt", resume.state_of(folder / "last.pt"))
+                resume.settle(folder / "last.pt", resume.state_of(folder / "last.pt"))
                 assert (folder / "best.pt").read_text() == "two"
                 place(folder)
             assert self.found(folder)[0] == (folder / "best.pt").read_text() == "stripped"

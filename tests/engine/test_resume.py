@@ -15,7 +15,7 @@ from yolo_kd.deploy.artifact import sha256
 
 from tests.full_disk import files_end_at
 from yolo_kd import DistillationTrainer, distill
-from yolo_kd.engine import resume
+from yolo_kd.engine import resumable, resume
 from yolo_kd.errors import GateError, MisuseError, YoloKDError
 
 PLAIN = {"distill": "none", "check_data": False}
@@ -166,11 +166,16 @@ class TestPlace:
         (line,) = (line for line in lines if "no last.kd.pt beside" in line)
         assert "gains that were fixed stay (kd.yaml), other gains, adapters and ranges start anew" in line
 
-    def test_a_damaged_checkpoint_gives_way_to_the_one_before(self, train, lines):
+    def test_a_damaged_checkpoint_gives_way_to_the_one_before(self, train, lines, monkeypatch):
+        settled = []
+        monkeypatch.setattr(
+            resumable, "settle", lambda path, state: settled.append(path.name) or resume.settle(path, state)
+        )
         last = stop(train, 2, epochs=3, **PLAIN)
         last.write_bytes(last.read_bytes()[:1000])
         distill(resume=last)
         assert "going on with epoch 2 of 3" in lines and any("previous.pt" in line for line in lines)
+        assert settled == ["previous.pt"], "else the next save would take the place of the only whole pair"
         assert resume.is_stripped(last, resume.state_of(last))
 
 

@@ -36,9 +36,9 @@ from yolo_kd.engine.resume import (
     is_stripped,
     join_optimizer,
     load_sidecar,
-    mend_copies,
     room_for,
     save_sidecar,
+    settle,
     sidecar_path,
     split_optimizer,
     staging,
@@ -179,7 +179,7 @@ class ResumableTrainer(ultra.DetectionTrainer):
         self.resumed = state
         restore_training(self, state)
         if not stripped and ultra.RANK in {-1, 0}:
-            mend_copies(path, state)
+            settle(path, state)
         self._forget_lost_epochs()
         place = f", batch {state['position'] + 1} of {state['batches']}" if state["position"] else ""
         if same_batches(self, state):
@@ -336,7 +336,7 @@ class ResumableTrainer(ultra.DetectionTrainer):
         sidecar = state_of(self.last)
         if ckpt.get("optimizer") is not None and self._adapters():
             count = len(self._adapters())
-            _, own = split_optimizer((sidecar or {}).get("optimizer") or self.optimizer.state_dict(), count)
+            _, own = split_optimizer(sidecar["optimizer"] if sidecar else self.optimizer.state_dict(), count)
             ckpt = {**ckpt, "optimizer": join_optimizer(ckpt["optimizer"], own)}
         if sidecar is not None and self.distillation is not None:
             self.distillation.restore(sidecar)

@@ -41,7 +41,11 @@ class DamagedError(MisuseError):
 
 
 class _State(dict[str, Any]):
-    """A sidecar's state, which says what it lacks."""
+    """A sidecar's state, which says what it lacks and knows the file that it is from."""
+
+    def __init__(self, values: Mapping[str, Any], sidecar: Path) -> None:
+        super().__init__(values)
+        self.sidecar = sidecar
 
     def __missing__(self, key: str) -> Any:
         raise MisuseError(f"{SIDECAR}: holds no '{key}', so it was changed; start anew, or resume an older copy")
@@ -64,7 +68,7 @@ def save_sidecar(path: Path, state: dict[str, Any]) -> None:
         part.write_bytes(buffer.getbuffer())
 
 
-def load_sidecar(path: Path) -> dict[str, Any] | None:
+def load_sidecar(path: Path) -> _State | None:
     """The state, or None where there is no sidecar.
 
     Raises:
@@ -87,7 +91,7 @@ def load_sidecar(path: Path) -> dict[str, Any] | None:
             f"{path.name}: format {found}, expected {FORMAT}; it was written by another version of yolo-kd: resume with "
             "that one, or start anew"
         )
-    return _State(state)
+    return _State(state, path)
 
 
 @contextmanager
@@ -126,8 +130,19 @@ def commit(staged: Path, folder: Path, state: dict[str, Any]) -> None:
     flush(folder)
 
 
-def mend_copies(checkpoint: Path, state: dict[str, Any]) -> None:
-    """Write those copies of a checkpoint that a kill prevented."""
+def settle(checkpoint: Path, state: _State) -> None:
+    """Make the pair that a run goes on from its newest, and write those copies of a checkpoint that a kill prevented.
+
+    A kill between the two names, or damage, leaves it half or wholly under the names of the older pair, whose place the next
+    save takes before its own pair is there.
+    """
+    last = checkpoint.with_name(LAST)
+    if checkpoint.name in (LAST, PREVIOUS):
+        for found, newest in ((state.sidecar, sidecar_path(last)), (checkpoint, last)):
+            if found != newest:
+                with _replacing(newest) as part:
+                    part.unlink(missing_ok=True)  # of a run that was killed; it may be the very file that is linked to
+                    _second_name(found, part)
     for name in state["copies"]:
         path = checkpoint.with_name(name)
         if not path.exists() or sha256(path) != state["whole"]:
@@ -155,7 +170,7 @@ def usable_checkpoint(path: Path) -> Path:
     raise _no_match(path)
 
 
-def state_of(path: Path) -> dict[str, Any] | None:
+def state_of(path: Path) -> _State | None:
     """The state that belongs to a checkpoint; None where there is no sidecar at all.
 
     Raises:
@@ -274,7 +289,7 @@ def _sidecars(path: Path) -> list[Path]:
     return [found for name in (SIDECAR, PREVIOUS_SIDECAR) if (found := path.with_name(name)).exists()]
 
 
-def _find(path: Path) -> dict[str, Any] | None:
+def _find(path: Path) -> _State | None:
     digest = sha256(path)
     for sidecar in _sidecars(path):
         state = _read(sidecar)
@@ -283,7 +298,7 @@ def _find(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def _read(sidecar: Path) -> dict[str, Any] | None:
+def _read(sidecar: Path) -> _State | None:
     """A sidecar's state; None if it is damaged, for which the one before steps in."""
     try:
         return load_sidecar(sidecar)

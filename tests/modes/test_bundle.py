@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from yolo_kd.deploy.artifact import Artifact, Verdict, net_files, read_artifact, write_manifest
+from yolo_kd.deploy.artifact import Artifact, Verdict, net_files, read_artifact, sha256, write_manifest
 from yolo_kd.deploy.model_card import card
 
 from tests.deploy.tiny_nets import openvino_net
@@ -16,10 +16,10 @@ from yolo_kd.cli import main
 
 
 @pytest.fixture
-def artifact(float_export: Path, tmp_path: Path) -> Path:
+def artifact(float_export: Path, learnt: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "best_int8_openvino_model"
     shutil.copytree(float_export, folder)
-    write_manifest(replace(read_artifact(folder), facts={"parent": {"file": "best.pt", "sha256": "ab" * 32}}))
+    write_manifest(replace(read_artifact(folder), facts={"parent": {"file": "best.pt", "sha256": sha256(learnt)}}))
     return folder
 
 
@@ -40,7 +40,7 @@ def test_from_the_gate_to_the_device(artifact, float_export, learnt, pictures, t
         and "| AP of the dark third of the images |" in text
         and "AGPL-3.0" in text
     )
-    assert f"sha256 {'ab' * 32}" in text
+    assert f"sha256 {sha256(learnt)}" in text
     assert main(["accept", f"bundle={out}", "minutes=0.01", "threads=1", "max_slowing=50"]) == 0
 
 
@@ -127,6 +127,19 @@ def test_the_card_names_teacher_recipe_and_gains(artifact):
 def test_the_card_knows_the_distillation_of_ultralytics(artifact):
     text = card(read_artifact(artifact), {"args": {"distill_model": "/w/yolo11x.pt"}})
     assert "- teacher: yolo11x.pt, by Ultralytics' own distill_model=" in text and "without a teacher" not in text
+
+
+def test_a_run_that_trained_another_net_does_not_fill_the_card(
+    artifact, float_export, learnt, pictures, tmp_path, capsys
+):
+    shutil.copyfile(learnt.parents[1] / "args.yaml", tmp_path / "args.yaml")
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "best.pt").write_text("another net")
+    words = [f"artifact={artifact}", f"parent={float_export}", f"data={pictures}", f"out={tmp_path / 'student.zip'}"]
+    assert main(["bundle", *words, f"run={tmp_path}"]) == 2
+    said = capsys.readouterr().err
+    assert f"none of its weights is best.pt, sha256 {sha256(learnt)[:12]}, that the artifact was made from" in said
+    assert not (tmp_path / "student.zip").exists()
 
 
 @pytest.mark.parametrize(

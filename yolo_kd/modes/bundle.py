@@ -7,7 +7,7 @@ from typing import Any
 
 from yolo_kd.data.split import read_split
 from yolo_kd.deploy import bundle
-from yolo_kd.deploy.artifact import read_artifact
+from yolo_kd.deploy.artifact import Artifact, read_artifact, sha256
 from yolo_kd.deploy.model_card import LICENCE, card, read_run
 from yolo_kd.deploy.runtime import open_detector
 from yolo_kd.errors import MisuseError
@@ -41,7 +41,7 @@ def main(settings: dict[str, Any]) -> int:
     artifact = read_artifact(str(keys["artifact"]))
     made_from = read_artifact(str(keys["parent"])) if keys["parent"] else find_parent(artifact)
     require_parent(artifact, made_from)  # another net's boxes, or the artifact's own, would prove nothing on the device
-    run = read_run(Path(str(keys["run"]))) if keys["run"] else None
+    run = _run_of(artifact, Path(str(keys["run"]))) if keys["run"] else None
     images = read_split(str(keys["data"]), str(keys["split"])).images
     chosen = images[:: max(len(images) // count, 1)][:count]
     frames = [read_frame(path) for path in chosen]
@@ -66,6 +66,22 @@ def main(settings: dict[str, Any]) -> int:
     return 0
 
 
+def _run_of(artifact: Artifact, folder: Path) -> dict[str, Any]:
+    """What the training that an artifact came out of says for the model card.
+
+    Raises:
+        MisuseError: It is no run folder, or that of another training.
+    """
+    run, parent = read_run(folder), artifact.facts.get("parent") or {}
+    wanted, there = parent.get("sha256"), sorted((folder / "weights").glob("*.pt"))
+    if wanted and there and wanted not in map(sha256, there):
+        raise MisuseError(
+            f"run={folder}: none of its weights is {parent.get('file')}, sha256 {wanted[:12]}, that the artifact was made "
+            "from; name the run that it came from, or leave run= out"
+        )
+    return run
+
+
 def help_text() -> str:
     """The keys."""
     return f"""usage: yolo-kd bundle artifact=<folder> data=<data.yaml> [key=value ...]
@@ -76,7 +92,7 @@ def help_text() -> str:
   data=              data set YAML from which reference pictures are taken; they go into the bundle
   split=val          part of it
   references=16      number of pictures
-  run=               training run folder, for the model card
+  run=               folder of the training that it came out of, for the model card
   licence=           one line for the model card ({LICENCE})
   sign=              private key (PEM, elliptic curve), by OpenSSF model-signing
   allow_rejected=    true bundles what the gate rejected or never judged

@@ -82,7 +82,10 @@ def check(
     parts = {part: _listed(data.parts.get(part, ()), part, report) for part in PARTS if part in data.parts}
     for part in needed:
         if not parts.get(part):
-            report.add("part_empty", part, part, "has no image" if part in data.parts else "is not in the data.yaml")
+            but = "; only a training with unlabeled= needs none" if part == "train" else ""
+            report.add(
+                "part_empty", part, part, "has no image" if part in data.parts else f"is not in the data.yaml{but}"
+            )
     looks = look_at_images((path for images in parts.values() for path in images), deep, jobs, progress)
     names = None if any_class else data.names
     used: set[int] = set()

@@ -183,6 +183,12 @@ def test_images_without_objects_are_counted_and_no_finding(birds: Birds) -> None
     assert report.findings == [] and "6 images (2 without objects), 8 boxes" in "\n".join(report.lines(5, ""))
 
 
+def test_without_training_pictures_it_says_what_can_do_without_them(birds: Birds) -> None:
+    birds.describe(train=None)
+    assert [(f.kind, f.path) for f in birds.check().findings] == [("part_empty", "train")]
+    assert birds.check().findings[0].what == "is not in the data.yaml; only a training with unlabeled= needs none"
+
+
 def test_an_image_named_twice_is_counted_once(birds: Birds) -> None:
     (birds.root / "val.txt").write_text("./images/val/0.jpg\n./images/val/0.jpg\n./notes.pdf\n")
     birds.describe(val="val.txt")

@@ -18,7 +18,7 @@ from yolo_kd.data.unlabeled import find_unlabeled
 from yolo_kd.engine import ultra
 from yolo_kd.engine.label_lists import plain_label_lists
 from yolo_kd.engine.pair_check import check_pair
-from yolo_kd.engine.resume import usable_checkpoint
+from yolo_kd.engine.resume import LAST, PREVIOUS_SIDECAR, SIDECAR, usable_checkpoint
 from yolo_kd.engine.run_settings import resumed_settings
 from yolo_kd.engine.terms import check_arguments
 from yolo_kd.engine.trainer import DistillationTrainer
@@ -292,6 +292,8 @@ def _checkpoint_of(resume: Any) -> str:
         )
     if not path.exists():
         raise MisuseError(f"resume={resume}: no such file; expected the last.pt of a run")
+    if path.name in (SIDECAR, PREVIOUS_SIDECAR):
+        raise MisuseError(f"resume={resume}: lies beside a checkpoint and is none; use resume={path.with_name(LAST)}")
     return str(usable_checkpoint(path))
 
 

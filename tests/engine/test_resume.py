@@ -295,6 +295,14 @@ def test_results_are_drawn_while_a_kill_can_still_be_made_up_for(train, monkeypa
     assert drawn == [results, last, results] and resume.is_stripped(last, resume.state_of(last))
 
 
+@pytest.mark.parametrize("name", ["last.kd.pt", "previous.kd.pt"])
+def test_a_sidecar_is_no_checkpoint(tmp_path, name):
+    """It was taken for a stranger's, with the advice to trust it."""
+    (tmp_path / name).write_bytes(b"PK")
+    with pytest.raises(MisuseError, match=r"lies beside a checkpoint .* resume=\S+last\.pt$"):
+        distill(resume=tmp_path / name)
+
+
 def test_run_without_settings_is_not_ours(train):
     from ultralytics.models.yolo.detect import DetectionTrainer
 

@@ -81,6 +81,19 @@ def test_the_manifest(checkpoint, tmp_path):
     assert np.abs(said - wanted)[:, :4].max() < 0.05 and np.abs(said - wanted)[:, 4:].max() < 1e-3
 
 
+def test_another_size_than_it_was_trained_at_is_said(checkpoint, caplog):
+    """Ultralytics' own export would take that of the training."""
+    import torch
+
+    saved = torch.load(checkpoint, weights_only=False)
+    torch.save({**saved, "train_args": {"imgsz": 96}}, checkpoint)
+    said = "best.pt: its training says imgsz=96, which Ultralytics would export it at; this is for 64x64"
+    assert main(words(checkpoint, "format=onnx")) == 0 and said in caplog.messages
+    caplog.clear()
+    assert main(["export", f"model={checkpoint}", "format=onnx", "imgsz=64,96"]) == 0
+    assert not [line for line in caplog.messages if "its training says" in line]
+
+
 def test_a_rectangle_has_its_height_first(checkpoint, tmp_path):
     import onnx
 

@@ -72,6 +72,13 @@ def export(
     if ultra.image_channels(model) != 3:
         raise MisuseError(f"model={source}: takes {ultra.image_channels(model)} channels, expected 3")
     checkpoint = Path(source)
+    args = getattr(model, "args", None)  # of the training; Ultralytics' defaults where the checkpoint does not say
+    trained_at = args.get("imgsz") if isinstance(args, dict) else None
+    if isinstance(trained_at, int) and trained_at != max(size_hw):
+        ultra.LOGGER.info(
+            f"{checkpoint.name}: its training says imgsz={trained_at}, which Ultralytics would export it at; this is for "
+            f"{size_hw[0]}x{size_hw[1]}"
+        )
     target = (out or checkpoint.parent) / f"{checkpoint.stem}_{format}_model"
     check_target(target, overwrite)
     facts = {

@@ -15,7 +15,7 @@ from yolo_kd.deploy.artifact import sha256
 
 from tests.full_disk import files_end_at
 from yolo_kd import DistillationTrainer, distill
-from yolo_kd.engine import resumable, resume
+from yolo_kd.engine import exact, resumable, resume
 from yolo_kd.errors import GateError, MisuseError, YoloKDError
 
 PLAIN = {"distill": "none", "check_data": False}
@@ -119,6 +119,17 @@ class TestPlace:
         data = Path(shutil.copytree(pictures.parent, tmp_path / "data")) / "data.yaml"
         distill(resume=last, data=data)
         assert "going on with epoch 1 of 1, batch 2 of 2" in lines
+
+    def test_other_threads_and_another_cpu_are_said(self, train, lines, monkeypatch):
+        """The weights end otherwise then, and nothing else tells so."""
+        last = stop(train, 1, epochs=2, **PLAIN)
+        distill(resume=last, cpu_threads=1)
+        assert not any("not bit-exact" in line for line in lines)
+        last = stop(train, 1, epochs=2, **PLAIN)
+        monkeypatch.setattr(exact, "model_name", lambda: "another CPU")
+        distill(resume=last, cpu_threads=2)
+        (said,) = [line for line in lines if "not bit-exact" in line]
+        assert "threads 1 -> 2, CPU " in said and " -> another CPU (" in said and "torch" not in said
 
     def test_the_memory_format_stays_as_it_was_asked_for(self, train):
         last = stop(train, 1, epochs=2, channels_last=False, **PLAIN)

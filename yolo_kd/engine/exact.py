@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from yolo_kd.deploy.machine import describe, model_name
 from yolo_kd.engine import ultra
 from yolo_kd.engine.loader import loader_state, pictures, set_loader
 from yolo_kd.engine.rng import random_states, set_random_states
@@ -51,12 +52,23 @@ def capture(trainer: Any, within_epoch: bool) -> dict[str, Any]:
         "criterion": trainer.criterion.state() if trainer.criterion is not None else None,
         "random": random_states(),
         "loader": loader_state(loader),
+        "arithmetic": arithmetic(),
     }
     if trainer.distillation is not None:
         state |= trainer.distillation.state()
     if trainer.quantization is not None:
         state["quantization"] = trainer.quantization.state()
     return state
+
+
+def arithmetic() -> dict[str, str]:
+    """What rounding depends on besides the state: sums are split by threads, kernels chosen by CPU and version."""
+    return {
+        "threads": str(torch.get_num_threads()),
+        "CPU": f"{model_name()} ({describe()})",
+        "torch": str(torch.__version__),  # a class of its own, which no sidecar may hold
+        "Ultralytics": ultra.version(),
+    }
 
 
 def is_finite(state: dict[str, Any]) -> bool:
@@ -82,6 +94,10 @@ def restore_training(trainer: Any, state: dict[str, Any]) -> None:
             trainer.log("WARNING another teacher than before: this is no longer the run that was stopped")
     if trainer.quantization is not None:
         trainer.quantization.restore(state["quantization"])
+    before, now = state.get("arithmetic", {}), arithmetic()
+    changed = [f"{name} {before[name]} -> {now[name]}" for name in now if before.get(name, now[name]) != now[name]]
+    if changed:
+        trainer.log(f"WARNING not bit-exact: {', '.join(changed)}")
     try:
         ultra.unwrap_model(trainer.model).load_state_dict(state["model"])
         trainer.optimizer.load_state_dict(state["optimizer"])

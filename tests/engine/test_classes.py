@@ -16,6 +16,7 @@ from yolo_kd.errors import MisuseError
         (["a", "b"], ["a", "b"], [(0, 0), (1, 1)]),  # identical
         (["b"], ["a", "b", "c"], [(0, 1)]),  # subset
         (["a", "b"], ["b", "a"], [(0, 1), (1, 0)]),  # reordered
+        (["a"], ["b", "a", "A "], [(0, 1)]),  # twice the teacher's: its first
         (["a", "x"], ["y", "a"], [(0, 1)]),  # partly
         (["Traffic_Light"], ["traffic light"], [(0, 0)]),  # spelt otherwise
         (["a"], ["b"], []),

@@ -65,6 +65,28 @@ def test_levels_are_matched_by_stride(make_checkpoint):
     assert cut_spec(p2.full_spec, shared).channels == p2.full_spec.channels[1:]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("models", [("yolov8n-p2.yaml", "yolov8n.yaml"), ("yolov8n.yaml", "yolov8n-p2.yaml")], ids=str)
+def test_a_level_of_one_side_only_takes_no_part(train, make_checkpoint, models):
+    """Every method sees the same levels of both, whichever has one more."""
+    methods = {
+        "csgr": {"cs": 1, "gr": 1},
+        "pcd": {"cls": 1, "loc": 1},
+        "lqe": {"lqe": 1},
+        "mar": {"mask": 1, "relation": 1},
+    }
+    student, teacher = models
+    trainer = train(
+        model=student,
+        teacher=str(make_checkpoint(teacher, seed=1)),
+        **{**ONE_STEP, "csgr.gr": 1},
+        distill={"methods": methods},
+    )
+    assert trainer.distillation.teacher.strides == (8, 16, 32)
+    items = {k: float(v) for k, v in trainer.loss_items.items()}
+    assert all(items[k] > 0 for k in (*TERMS, "mask_loss", "rel_loss")), items
+
+
 def test_no_common_level_is_refused(make_checkpoint):
     spec = Teacher(str(make_checkpoint("yolov8n.yaml", seed=1)), torch.device("cpu")).full_spec
     with pytest.raises(MisuseError, match="no level in common"):

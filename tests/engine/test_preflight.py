@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from types import SimpleNamespace
 
+import pytest
+from ultralytics.nn.tasks import DetectionModel
+
+from yolo_kd.engine import preflight
+from yolo_kd.engine.classes import match
 from yolo_kd.engine.preflight import REPORT, decide, load_report, save_report
 from yolo_kd.errors import MisuseError
 
@@ -28,6 +33,21 @@ def test_a_teacher_above_the_floor_may_teach():
 )
 def test_others_may_not(found, said):
     assert said in decide(found, 0.05)
+
+
+def test_a_pretrained_student_is_measured_by_its_own_class_ids(monkeypatch):
+    """The teacher knows the shared classes under other ids."""
+    seen: dict[str, tuple[list[int], list[int]]] = {}
+
+    def evaluate(trainer, predict, spec, classes, label):
+        seen[label] = classes.student.tolist(), classes.teacher.tolist()
+        return {"mAP50": 0.5, "mAP50-95": 0.3}
+
+    monkeypatch.setattr(preflight, "evaluate", evaluate)
+    student = DetectionModel("yolov8n.yaml", nc=3, verbose=False)
+    shared = match({0: "car", 1: "truck", 2: "person"}, {0: "person", 1: "boat", 2: "car"})
+    preflight.measure(SimpleNamespace(ema=SimpleNamespace(ema=student)), SimpleNamespace(full_spec=None), shared, True)
+    assert seen == {"teacher on val": ([0, 2], [2, 0]), "student on val": ([0, 2], [0, 2])}
 
 
 def test_a_resumed_run_reads_the_report_of_its_own_teacher(tmp_path):
@@ -64,7 +84,6 @@ def test_teacher_is_measured_on_the_shared_classes_by_name(train):
 
     from yolo_kd import DistillationTrainer
     from yolo_kd.distillers.base import Branch, HeadOutput, HeadSpec
-    from yolo_kd.engine.classes import match
     from yolo_kd.engine.evaluation import evaluate
 
     spec = HeadSpec((1, 1, 1), (8, 16, 32), 1, 3, (1, 1, 1))

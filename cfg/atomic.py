@@ -58,7 +58,7 @@ def write_bytes(path: Path, data: bytes, key: str = "out", *, shared: bool = Fal
 
 
 def refuse_taken(path: Path, mark: str, key: str = "out") -> None:
-    """Refuse a place where something lies that we did not write.
+    """Refuse, before long work, a place where something lies that we did not write, or where nothing can be written.
 
     Args:
         path: The file to be.
@@ -66,9 +66,12 @@ def refuse_taken(path: Path, mark: str, key: str = "out") -> None:
         key: The user's key that named it, for messages.
 
     Raises:
-        MisuseError: Something else is there.
+        MisuseError: Something else is there, or the place cannot be written.
     """
     _refuse_folder(path, key)
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not os.access(folder, os.W_OK):
+        raise refusal(PermissionError(errno.EACCES, os.strerror(errno.EACCES)), path, key)
     if path.exists() and mark not in path.read_text(encoding="utf-8", errors="replace"):
         raise MisuseError(f"{key}={path}: exists and was not written by this command; choose another name with {key}=")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from yolo_kd.deploy import machine
 from yolo_kd.deploy.artifact import Artifact
 
 from yolo_kd.errors import MisuseError, did_you_mean
@@ -33,7 +34,7 @@ class Settings:
     Args:
         device: "CPU", "GPU", "GPU.1", "NPU" or "AUTO" with OpenVINO; with ONNX Runtime "CPU" or another provider's name.
         mode: "latency" (one request as fast as can be) or "throughput" (several at once).
-        threads: Of the whole detector; None lets the runtime choose.
+        threads: Of the whole detector, at most one a core; None lets the runtime choose.
         precision: "f32", "bf16" or "f16" for what is not INT8; None lets the device choose.
         batch: Pictures per request.
         cache: Folder for compiled nets; None keeps none.
@@ -55,6 +56,8 @@ class Settings:
             count = getattr(self, key)
             if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
                 raise MisuseError(f"{key}={count}: expected a whole number of at least 1")
+        if self.threads is not None and self.threads > machine.cores():  # 5000 kept ONNX Runtime busy for minutes
+            raise MisuseError(f"threads={self.threads}: this process has {machine.cores()} cores; expected no more")
         seconds = self.timeout_s
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= LONGEST_S:
             raise MisuseError(f"timeout_s={seconds}: expected seconds above 0, {LONGEST_S} at most")

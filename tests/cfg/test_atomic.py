@@ -57,3 +57,13 @@ def test_a_place_that_cannot_be_written_names_the_key(tmp_path):
         MisuseError, match=r"project=.*report\.html: cannot be written \(.*choose another place with project="
     ):
         atomic.write_text(tmp_path / "file" / "report.html", "x", "project")
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_long_work(tmp_path, monkeypatch):
+    """As on a device whose file system is read-only; the nearest folder that there is decides."""
+    monkeypatch.setattr(atomic.os, "access", lambda folder, how: folder != tmp_path)
+    for name in ("report.json", "new/folder/report.json"):
+        with pytest.raises(MisuseError, match=f"out={tmp_path / name}: cannot be written"):
+            atomic.refuse_taken(tmp_path / name, "mark")
+    (tmp_path / "other").mkdir()
+    atomic.refuse_taken(tmp_path / "other" / "report.json", "mark")

@@ -104,6 +104,7 @@ def test_what_a_search_chose_is_used_in_its_mode_on_its_cpu(
 ) -> None:
     """Threads only in the mode they were found in; the precision, which the gate judged, in both and with any threads."""
     used: list[Settings] = []
+    monkeypatch.setattr(runtime.machine, "cores", lambda: 8)
 
     def load(artifact: Artifact, settings: Settings) -> FakeBackend:
         used.append(settings)
@@ -116,9 +117,17 @@ def test_what_a_search_chose_is_used_in_its_mode_on_its_cpu(
         open_detector(replace(made_up(), facts=facts), mode=mode).close()
     for own in ({"threads": 5}, {"precision": "bf16"}):
         open_detector(replace(made_up(), facts={"runtime": chosen}), mode=mode, **own).close()
+    monkeypatch.setattr(runtime.machine, "cores", lambda: 2)  # fewer than where it was chosen
+    open_detector(replace(made_up(), facts={"runtime": chosen}), mode=mode).close()
     threads = 3 if mode == target else None
     asked = [(5, "f32"), (None, "bf16")]
-    assert [(s.threads, s.precision) for s in used] == [(threads, "f32"), (None, None), (None, None), *asked]
+    assert [(s.threads, s.precision) for s in used] == [
+        (threads, "f32"),
+        (None, None),
+        (None, None),
+        *asked,
+        (threads and 2, "f32"),
+    ]
 
 
 def test_the_cache_lies_in_the_cache_home_or_where_one_says(

@@ -21,6 +21,7 @@ from yolo_kd.errors import MisuseError
         ({"mode": "fast"}, "expected latency or throughput"),
         ({"mode": "latencyy"}, "did you mean 'latency'"),
         ({"threads": 0}, "threads=0: expected a whole number of at least 1"),
+        ({"threads": 5000}, r"threads=5000: this process has \d+ cores; expected no more"),
         ({"threads": 1.5}, "threads=1.5"),
         ({"batch": True}, "batch=True"),
         ({"timeout_s": 0}, "expected seconds above 0"),

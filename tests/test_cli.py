@@ -268,6 +268,13 @@ def test_on_a_device_it_says_what_a_mode_of_the_desk_needs(words: list[str]) -> 
     assert said[0].endswith('is not installed; run: pip install "yolo-kd[train]"') and f"{words[0]}: needs " in said[0]
 
 
+def test_gains_that_are_all_0_leave_no_run_folder(capsys, tmp_path, pictures, make_checkpoint):
+    teacher = make_checkpoint("yolov8s.yaml", seed=1)
+    words = [f"teacher={teacher}", f"data={pictures}", "distill=pkd", "pkd.pkd=0", f"project={tmp_path / 'runs'}"]
+    code, line = run(capsys, "train", *words)
+    assert code == 3 and "pkd.pkd: every gain is 0" in line and not (tmp_path / "runs").exists()
+
+
 def test_debug_shows_the_traceback(capsys):
     assert main(["train", "teacher=gone.pt", "debug=true"]) == 2
     assert "Traceback" in capsys.readouterr().err

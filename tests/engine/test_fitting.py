@@ -45,8 +45,13 @@ def test_kept_reused_and_repaired(train, make_checkpoint, fits, tmp_path, monkey
     kept[0].write_bytes(b"damaged")
     train(teacher=teacher, **keys)
     assert len(fits) == 2 and any("damaged" in line for line in lines)
-    train(teacher=str(make_checkpoint("yolov8n.yaml", seed=2)), **keys)
+    other = train(teacher=str(make_checkpoint("yolov8n.yaml", seed=2)), **keys)
     assert len(fits) == 3, "another teacher needs a fit of its own"
+    runs, (method,) = other.distillation.teacher, other.distillation.methods
+    before = fitting._path(other, runs, method)
+    assert before.exists()
+    runs.use("another", runs.engine)
+    assert fitting._path(other, runs, method) != before, "so does another engine, whose outputs are a little different"
 
 
 def test_other_labels_need_a_fit_of_their_own_wherever_they_changed(train, make_checkpoint, fits, tmp_path, pictures):

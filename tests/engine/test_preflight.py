@@ -5,9 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+import torch
 from ultralytics.nn.tasks import DetectionModel
 
-from yolo_kd.engine import preflight
+from yolo_kd.engine import preflight, setup
 from yolo_kd.engine.classes import match
 from yolo_kd.engine.preflight import REPORT, decide, load_report, save_report
 from yolo_kd.errors import MisuseError
@@ -50,6 +51,30 @@ def test_a_pretrained_student_is_measured_by_its_own_class_ids(monkeypatch):
     assert seen == {"teacher on val": ([0, 2], [2, 0]), "student on val": ([0, 2], [0, 2])}
 
 
+@pytest.mark.parametrize(
+    ("model", "given", "pretrained"),
+    [
+        ("yolov8n.yaml", True, False),  # Ultralytics' default, which says nothing of a YAML
+        ("yolov8n.yaml", "yolov8n.pt", True),
+        ("best.pt", True, True),
+        ("best.pt", False, False),
+    ],
+)
+def test_only_a_pretrained_student_is_measured(monkeypatch, model, given, pretrained):
+    class Asked(Exception):
+        pass
+
+    def measure(trainer, teacher, shared, found):
+        raise Asked(found)
+
+    monkeypatch.setattr(setup, "TorchEngine", lambda *_: None)
+    monkeypatch.setattr(preflight, "measure", measure)
+    trainer = SimpleNamespace(device=torch.device("cpu"), args=SimpleNamespace(model=model, pretrained=given))
+    with pytest.raises(Asked) as asked:
+        setup.measured(trainer, SimpleNamespace(use=lambda *_: None, net=None), None)
+    assert asked.value.args == (pretrained,)
+
+
 def test_a_resumed_run_reads_the_report_of_its_own_teacher(tmp_path):
     report = {"teacher_sha256": "ab", "maps": {"teacher": {"mAP50": 0.5}}, "engine": "torch-fp32", "engines": []}
     assert load_report(tmp_path, "ab") is None
@@ -80,8 +105,6 @@ def test_a_damaged_report_is_one_line(tmp_path, text, said):
 
 def test_teacher_is_measured_on_the_shared_classes_by_name(train):
     """Outputs that decode to the labels have mAP 1, under whatever names and order; unknown classes do not count."""
-    import torch
-
     from yolo_kd import DistillationTrainer
     from yolo_kd.distillers.base import Branch, HeadOutput, HeadSpec
     from yolo_kd.engine.evaluation import evaluate

@@ -44,7 +44,7 @@ def shown(value: Any) -> str:
     return str(value) if written else f"an object of type {type(value).__name__}"
 
 
-def like_default(key: str, value: Any, default: bool | int | float | str) -> Any:
+def like_default(key: str, value: Any, default: Any) -> Any:
     """The value as the type of its default.
 
     Raises:

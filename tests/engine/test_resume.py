@@ -131,6 +131,22 @@ class TestPlace:
         (said,) = [line for line in lines if "not bit-exact" in line]
         assert "threads 1 -> 2, CPU " in said and " -> another CPU (" in said and "torch" not in said
 
+    def test_a_later_run_in_the_folder_that_saved_nothing(self, train, make_checkpoint):
+        """Its settings would be taken for those of the checkpoint that the older run left."""
+        last = stop(train, 1, epochs=2, **PLAIN)
+
+        class Killed(DistillationTrainer):
+            def _setup_train(self):
+                super()._setup_train()
+                raise KeyboardInterrupt
+
+        again = {**FAST, "distill": "pkd", "teacher": str(make_checkpoint("yolov8n.yaml", seed=1)), "epochs": 2}
+        with pytest.raises(KeyboardInterrupt):
+            train(Killed, exist_ok=True, **again)
+        assert yaml.safe_load((last.parents[1] / "kd.yaml").read_text())["recipe"]["name"] == "pkd"
+        with pytest.raises(MisuseError, match="trained with another recipe than kd.yaml .* start that one anew"):
+            train(model=str(last), resume=True)
+
     def test_the_memory_format_stays_as_it_was_asked_for(self, train):
         last = stop(train, 1, epochs=2, channels_last=False, **PLAIN)
         trainer = train(model=str(last), resume=True)

@@ -53,6 +53,7 @@ def capture(trainer: Any, within_epoch: bool) -> dict[str, Any]:
         "random": random_states(),
         "loader": loader_state(loader),
         "arithmetic": arithmetic(),
+        "recipe": trainer.kd.to_dict()["recipe"],
     }
     if trainer.distillation is not None:
         state |= trainer.distillation.state()
@@ -82,8 +83,14 @@ def restore_training(trainer: Any, state: dict[str, Any]) -> None:
 
     Raises:
         GateError: The teacher is another one.
-        MisuseError: The state is of another model.
+        MisuseError: The state is of another model or recipe.
     """
+    recipe = trainer.kd.to_dict()["recipe"]
+    if state.get("recipe", recipe) != recipe:  # `exist_ok=true`, and killed before its first save
+        raise MisuseError(
+            f"resume={trainer.args.model}: it was trained with another recipe than kd.yaml in its run folder names, which is of "
+            "a later run in this folder that saved nothing yet; start that one anew"
+        )
     groups = state["optimizer"]["param_groups"]
     for saved, now in zip(groups, trainer.optimizer.param_groups):
         if "fused" in now:

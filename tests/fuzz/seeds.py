@@ -92,7 +92,10 @@ def _texts(folder: Path) -> None:
         (folder / f"{name}.yaml").write_text(yaml.safe_dump({**rest, **part}))
     images = sorted((folder / "images" / "train").glob("*.png"))
     (folder / "train.txt").write_text("".join(f"./images/train/{p.name}\n" for p in images))
-    rows = [f"{p.name},{i // 2}" for i, p in enumerate([*images, *sorted((folder / "images" / "val").glob("*.png"))])]
+    rows = [
+        f"{p.parent.name}/{p.name},{i // 2}"
+        for i, p in enumerate([*images, *sorted((folder / "images" / "val").glob("*.png"))])
+    ]
     (folder / "groups.csv").write_text("image,group\n" + "\n".join(rows) + "\n")
 
 

@@ -145,7 +145,7 @@ def _artifacts(folder: Path) -> None:
         yaml.safe_dump({"task": "detect", "imgsz": [*NET_HW], "names": {0: "car"}, "args": {}})
     )
     facts = {
-        "parent": {"file": "best.pt", "sha256": "ab" * 32},
+        "parent": {"file": "last.pt", "sha256": sha256(folder / "run" / "weights" / "last.pt")},
         "versions": {"openvino": "2026.4"},
         "created": "2026-11-21",
     }

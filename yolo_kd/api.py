@@ -16,6 +16,7 @@ from yolo_kd.data import scenes
 from yolo_kd.data.description import find_description, read_description
 from yolo_kd.data.unlabeled import find_unlabeled
 from yolo_kd.engine import ultra
+from yolo_kd.engine.download_code import known_downloads
 from yolo_kd.engine.label_lists import plain_label_lists
 from yolo_kd.engine.pair_check import check_pair
 from yolo_kd.engine.resume import LAST, PREVIOUS_SIDECAR, SIDECAR, usable_checkpoint
@@ -124,7 +125,10 @@ def hand_over(mode: str, keys: Mapping[str, Any]) -> int:
     if mode == "predict":
         # Ultralytics saves by itself only where its own program was started; streamed, a video is not held in memory
         keys = {"save": True, **keys, "stream": True}
-    with readable_errors(keys), ultra.restricted_loading(trust), untouched_pictures(), plain_label_lists():
+    with (
+        readable_errors(keys), ultra.restricted_loading(trust), known_downloads(trust), untouched_pictures(),
+        plain_label_lists(),
+    ):  # fmt: skip
         results = getattr(ultra.YOLO(model), mode)(**keys)
         if mode == "predict":
             for _ in results:
@@ -206,6 +210,8 @@ def _concerns(path: Path, folder: Path) -> bool:
 
 def _data_error(data: Any, text: str, cause: BaseException | None) -> YoloKDError:
     """What Ultralytics said of the data: wrong as it is written, or not to be had."""
+    if isinstance(cause, MisuseError):
+        return cause
     if isinstance(cause, SyntaxError | TypeError | ValueError | KeyError | FileNotFoundError):
         return MisuseError(
             f"data={data}: {text}; expected path:, train:, val: and names: of pictures that are there, yolo-kd data check "

@@ -24,6 +24,7 @@ from yolo_kd.engine import ultra
 from yolo_kd.engine.augment import augmentations, check_channels
 from yolo_kd.engine.criterion import DistillationCriterion
 from yolo_kd.engine.data_check import check_data
+from yolo_kd.engine.download_code import known_downloads
 from yolo_kd.engine.labelled import labelled_only
 from yolo_kd.engine.qat import FakeQuantization, check_keys, quantized_layers
 from yolo_kd.engine.ranks import average_gradients, reported_to, worker_error
@@ -82,7 +83,8 @@ class DistillationTrainer(ResumableTrainer):
                     f"distill_model={theirs['distill_model']}: Ultralytics' own distillation together with ours; "
                     "use one: teacher= (ours), or distill_model= with distill=none"
                 )
-        with ultra.restricted_loading(bool(ours.get("trust")) if resuming else self.kd.trust):
+        trust = bool(ours.get("trust")) if resuming else self.kd.trust
+        with ultra.restricted_loading(trust), known_downloads(trust):
             super().__init__(cfg, theirs, _callbacks)
         if resuming:
             self.kd = resumed_settings(Path(self.args.model).resolve().parents[1], ours)

@@ -123,11 +123,14 @@ def _validate(
 ) -> tuple[float, float, list[dict[str, Any]], dict[int, str]]:
     """mAP50-95, mAP50, every box, and the model's class names, of one validation by Ultralytics."""
     from yolo_kd.engine import ultra
+    from yolo_kd.engine.download_code import known_downloads
     from yolo_kd.engine.label_lists import plain_label_lists
     from yolo_kd.engine.untouched import untouched_pictures
 
-    folder = tempfile.TemporaryDirectory(prefix="yolo-kd-")
-    with ultra.restricted_loading(trust), untouched_pictures(), plain_label_lists(), folder as runs:
+    with (
+        ultra.restricted_loading(trust), known_downloads(trust), untouched_pictures(), plain_label_lists(),
+        tempfile.TemporaryDirectory(prefix="yolo-kd-") as runs,
+    ):  # fmt: skip
         model = ultra.YOLO(source, task="detect")
         seen: list[Any] = []
 

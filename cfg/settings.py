@@ -278,6 +278,9 @@ def _check(settings: DistillSettings) -> None:
     for key in ("teacher_every", "calibrate_batches", "calibration_images", "unlabeled_frames"):
         if getattr(settings, key) < 1:
             raise MisuseError(f"{key}={getattr(settings, key)}: expected 1 or more")
+    for key in ("max_feature_error", "max_score_error"):  # below 0 every engine would be refused, torch's own too
+        if not getattr(settings, key) >= 0:
+            raise MisuseError(f"{key}={getattr(settings, key):g}: expected 0 or more, e.g. {default_keys()[key]:g}")
     if settings.save_steps < 0:
         raise MisuseError(f"save_steps={settings.save_steps}: expected 0 (none within an epoch) or a number of batches")
     if settings.augment not in (None, *augment_names()):

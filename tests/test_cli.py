@@ -91,6 +91,7 @@ def test_help_and_version(capsys):
         (("train", "distill=none", "csgr.tau=.2"), "recipe 'none' has no method; take distill=csgr, or a YAML"),
         (("train", "teacher=TEACHER", "csgr.cs=auto:x"), "expected a gain of 0 or more, or auto:SHARE"),
         (("train", "teacher=TEACHER", "teacher_every=often"), "expected a whole number"),
+        (("train", "teacher=TEACHER", "max_feature_error=-1"), "max_feature_error=-1: expected 0 or more, e.g. 0.06"),
         (("train", "teacher=TEACHER", "teacher_engine=tensorrt"), "expected one of auto, torch"),
         (("train", "teacher=TEACHER", "schedule=cosin"), "(did you mean 'cosine'?)"),
         (("train", "teacher=TEACHER", "until=2"), "expected a share of the run"),

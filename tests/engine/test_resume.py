@@ -16,6 +16,7 @@ from yolo_kd.deploy.artifact import sha256
 from tests.full_disk import files_end_at
 from yolo_kd import DistillationTrainer, distill
 from yolo_kd.engine import exact, resumable, resume
+from yolo_kd.engine import trainer as trainer_module
 from yolo_kd.errors import GateError, MisuseError, YoloKDError
 
 PLAIN = {"distill": "none", "check_data": False}
@@ -130,6 +131,13 @@ class TestPlace:
         distill(resume=last, cpu_threads=2)
         (said,) = [line for line in lines if "not bit-exact" in line]
         assert "threads 1 -> 2, CPU " in said and " -> another CPU (" in said and "torch" not in said
+
+    def test_a_cpu_without_bf16_is_said(self, train, lines, monkeypatch):
+        """amp=bf16 was asked for there and emulated; a checkpoint only keeps that amp was on."""
+        last = stop(train, 1, epochs=2, amp="bf16", **PLAIN)
+        monkeypatch.setattr(trainer_module, "has_bf16", lambda: False)
+        distill(resume=last, cpu_threads=1)
+        assert "WARNING not bit-exact: bf16 on a CPU True -> False" in lines
 
     def test_a_later_run_in_the_folder_that_saved_nothing(self, train, make_checkpoint):
         """Its settings would be taken for those of the checkpoint that the older run left."""

@@ -52,7 +52,7 @@ def capture(trainer: Any, within_epoch: bool) -> dict[str, Any]:
         "criterion": trainer.criterion.state() if trainer.criterion is not None else None,
         "random": random_states(),
         "loader": loader_state(loader),
-        "arithmetic": arithmetic(),
+        "arithmetic": arithmetic(trainer),
         "recipe": trainer.kd.to_dict()["recipe"],
     }
     if trainer.distillation is not None:
@@ -62,9 +62,10 @@ def capture(trainer: Any, within_epoch: bool) -> dict[str, Any]:
     return state
 
 
-def arithmetic() -> dict[str, str]:
+def arithmetic(trainer: Any) -> dict[str, str]:
     """What rounding depends on besides the state: sums are split by threads, kernels chosen by CPU and version."""
     return {
+        "bf16 on a CPU": str(trainer.cpu_bf16),
         "threads": str(torch.get_num_threads()),
         "CPU": f"{model_name()} ({describe()})",
         "torch": str(torch.__version__),  # a class of its own, which no sidecar may hold
@@ -101,7 +102,7 @@ def restore_training(trainer: Any, state: dict[str, Any]) -> None:
             trainer.log("WARNING another teacher than before: this is no longer the run that was stopped")
     if trainer.quantization is not None:
         trainer.quantization.restore(state["quantization"])
-    before, now = state.get("arithmetic", {}), arithmetic()
+    before, now = state.get("arithmetic", {}), arithmetic(trainer)
     changed = [f"{name} {before[name]} -> {now[name]}" for name in now if before.get(name, now[name]) != now[name]]
     if changed:
         trainer.log(f"WARNING not bit-exact: {', '.join(changed)}")

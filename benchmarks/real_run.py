@@ -172,8 +172,10 @@ def _run(run: Path, command: list[str], facts: dict[str, Any], share: set[int]) 
         if json.loads((run / "done.json").read_text())["command"] != command:
             raise SystemExit(f"{run} was made by another command; choose another out= or name=, or delete it")
         return
-    shutil.rmtree(run, ignore_errors=True)
-    environment = {**os.environ, "YOLO_KD_HOME": str(run.parent / f"home-{run.name}")}  # caches are this run's own
+    home = run.parent / f"home-{run.name}"
+    for left in (run, home):  # caches are this run's own, and its seconds those of a first run
+        shutil.rmtree(left, ignore_errors=True)
+    environment = {**os.environ, "YOLO_KD_HOME": str(home)}
     start = time.time()
     log = run.with_name(f"{run.name}.log")  # with_suffix would give auto:1.5-s0 and auto:1.5-s1 one log
     with log.open("w") as file:

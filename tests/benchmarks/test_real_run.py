@@ -87,8 +87,11 @@ def test_a_teacher_that_is_as_good_as_plain_does_not_lose_the_result(tmp_path, m
 def test_arms_that_differ_in_a_capital_and_seeds_have_folders_and_logs_of_their_own(tmp_path, monkeypatch):
     logs: list[Path] = []
 
-    def started(*_, stdout, **__):
+    def started(*_, stdout, env, **__):
         logs.append(Path(stdout.name))
+        Path(
+            env["YOLO_KD_HOME"]
+        ).mkdir()  # which an earlier try must not have left: its seconds are those of a first run
         raise InterruptedError
 
     monkeypatch.setattr(real_run.subprocess, "Popen", started)
@@ -97,7 +100,7 @@ def test_arms_that_differ_in_a_capital_and_seeds_have_folders_and_logs_of_their_
         for arm in ("a+b=auto:1.5", "a+b=auto:1.5T", "a+b=auto:1.5F")
         for seed in (0, 1)
     ]
-    for run in runs:
+    for run in [*runs, *runs]:
         with pytest.raises(InterruptedError):
             real_run._run(run, ["train"], {}, {0})
     assert len(set(runs)) == len(set(logs)) == 6

@@ -72,6 +72,7 @@ def test_a_worker_that_dies_is_replaced_and_counts_if_it_dies_again(tmp_path: Pa
     assert len({*processes[:3], processes[4]}) == 3 and processes[1] == processes[2]
 
 
+@pytest.mark.slow
 def test_an_input_that_takes_too_long_is_an_escape_after_a_second_try(tmp_path: Path) -> None:
     """The true worker, whose watchdog ends the process in the middle of an input."""
     write_pictures(tmp_path / "seeds", train=4, val=2, size=48)

@@ -107,6 +107,7 @@ def test_a_rectangle_has_its_height_first(checkpoint, tmp_path):
     assert said.shape == wanted.shape and np.abs(said - wanted)[:, 4:].max() < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["openvino", "onnx"])
 def test_half_precision_halves_the_weights_and_hardly_moves_what_is_said(checkpoint, tmp_path, form):
     assert main(words(checkpoint, f"format={form}", "precision=fp16")) == 0

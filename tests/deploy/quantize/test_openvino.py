@@ -135,6 +135,7 @@ def test_symmetric_activations_where_they_are_asked_for(quantizer: OpenVINOQuant
     assert lopsided("performance") == 0 < lopsided("mixed")
 
 
+@pytest.mark.slow
 def test_equal_settings_give_equal_nets_and_leave_random_states(path: Path, calibration: CalibrationSet) -> None:
     import torch
 
@@ -179,6 +180,7 @@ def test_files_that_are_no_net(path: Path, tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_one_layer_alone(quantizer: OpenVINOQuantizer, calibration: CalibrationSet) -> None:
     """A net in which only the last class convolution is rounded has the float net's boxes to the bit, and other scores."""
     quantized = quantizer.build(OpenVINOSettings(**ALL, bias="full"))

@@ -235,9 +235,8 @@ def _chosen_here(artifact: Artifact, device: str, mode: str) -> tuple[int | None
     if not isinstance(found, Mapping) or device.upper() != "CPU" or found.get("cpu") != machine.model_name():
         return None, None
     threads, precision = found.get("threads") if found.get("target") == mode else None, found.get("precision")
-    return min(threads, machine.cores()) if isinstance(threads, int) else None, precision if isinstance(
-        precision, str
-    ) else None
+    threads = min(threads, machine.cores()) if isinstance(threads, int) else None
+    return threads, precision if isinstance(precision, str) else None
 
 
 def _mask(names: Mapping[int, str], classes: Iterable[int | str] | int | str) -> np.ndarray:

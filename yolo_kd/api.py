@@ -16,8 +16,7 @@ from yolo_kd.data import scenes
 from yolo_kd.data.description import find_description, read_description
 from yolo_kd.data.unlabeled import find_unlabeled
 from yolo_kd.engine import ultra
-from yolo_kd.engine.download_code import known_downloads
-from yolo_kd.engine.label_lists import plain_label_lists
+from yolo_kd.engine.foreign_code import no_foreign_code
 from yolo_kd.engine.pair_check import check_pair
 from yolo_kd.engine.resume import LAST, PREVIOUS_SIDECAR, SIDECAR, usable_checkpoint
 from yolo_kd.engine.run_settings import resumed_settings
@@ -125,10 +124,7 @@ def hand_over(mode: str, keys: Mapping[str, Any]) -> int:
     if mode == "predict":
         # Ultralytics saves by itself only where its own program was started; streamed, a video is not held in memory
         keys = {"save": True, **keys, "stream": True}
-    with (
-        readable_errors(keys), ultra.restricted_loading(trust), known_downloads(trust), untouched_pictures(),
-        plain_label_lists(),
-    ):  # fmt: skip
+    with readable_errors(keys), no_foreign_code(trust), untouched_pictures():
         results = getattr(ultra.YOLO(model), mode)(**keys)
         if mode == "predict":
             for _ in results:

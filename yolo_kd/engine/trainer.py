@@ -24,7 +24,7 @@ from yolo_kd.engine import ultra
 from yolo_kd.engine.augment import augmentations, check_channels
 from yolo_kd.engine.criterion import DistillationCriterion
 from yolo_kd.engine.data_check import check_data
-from yolo_kd.engine.download_code import known_downloads
+from yolo_kd.engine.foreign_code import no_foreign_code
 from yolo_kd.engine.labelled import labelled_only
 from yolo_kd.engine.qat import FakeQuantization, check_keys, quantized_layers
 from yolo_kd.engine.ranks import average_gradients, reported_to, worker_error
@@ -84,7 +84,7 @@ class DistillationTrainer(ResumableTrainer):
                     "use one: teacher= (ours), or distill_model= with distill=none"
                 )
         trust = bool(ours.get("trust")) if resuming else self.kd.trust
-        with ultra.restricted_loading(trust), known_downloads(trust):
+        with no_foreign_code(trust):
             super().__init__(cfg, theirs, _callbacks)
         if resuming:
             self.kd = resumed_settings(Path(self.args.model).resolve().parents[1], ours)

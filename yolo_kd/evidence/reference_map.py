@@ -123,14 +123,10 @@ def _validate(
 ) -> tuple[float, float, list[dict[str, Any]], dict[int, str]]:
     """mAP50-95, mAP50, every box, and the model's class names, of one validation by Ultralytics."""
     from yolo_kd.engine import ultra
-    from yolo_kd.engine.download_code import known_downloads
-    from yolo_kd.engine.label_lists import plain_label_lists
+    from yolo_kd.engine.foreign_code import no_foreign_code
     from yolo_kd.engine.untouched import untouched_pictures
 
-    with (
-        ultra.restricted_loading(trust), known_downloads(trust), untouched_pictures(), plain_label_lists(),
-        tempfile.TemporaryDirectory(prefix="yolo-kd-") as runs,
-    ):  # fmt: skip
+    with no_foreign_code(trust), untouched_pictures(), tempfile.TemporaryDirectory(prefix="yolo-kd-") as runs:
         model = ultra.YOLO(source, task="detect")
         seen: list[Any] = []
 

@@ -10,7 +10,7 @@ from yolo_kd.data.description import find_description
 
 from tests.conftest import NAMES
 from yolo_kd.cli import main
-from yolo_kd.engine import download_code, ultra
+from yolo_kd.engine import foreign_code, ultra
 from yolo_kd.errors import MisuseError
 
 
@@ -70,7 +70,7 @@ def test_what_came_along_is_run_wherever_the_user_copied_it(tmp_path: Path, monk
     monkeypatch.setattr("ultralytics.utils.downloads.download", lambda url, **_: fetched.append(str(url)))
     monkeypatch.setattr("ultralytics.utils.downloads.safe_download", lambda *_, **__: None)
     code = yaml.safe_load(find_description("voc.yaml").read_text())["download"]
-    with download_code.known_downloads(False), pytest.raises(MisuseError, match="VOCdevkit: no such folder"):
+    with foreign_code.no_foreign_code(False), pytest.raises(MisuseError, match="VOCdevkit: no such folder"):
         ultra.data_scan.exec(code, {"yaml": {"path": tmp_path}})
     assert fetched and "VOC" in fetched[0]
     assert "exec" not in vars(ultra.data_scan)

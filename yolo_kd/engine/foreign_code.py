@@ -6,7 +6,7 @@ Ultralytics runs it, Python or a shell script, as soon as the validation picture
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,15 +14,22 @@ from typing import Any
 
 from yolo_kd.cfg.documents import read_mapping
 from yolo_kd.engine import ultra
+from yolo_kd.engine.label_lists import plain_label_lists
 from yolo_kd.errors import MisuseError
 
 
 @contextmanager
-def known_downloads(trust: bool) -> Iterator[None]:
-    """Inside, Ultralytics raises a MisuseError instead of running a stranger's code, unless `trust`."""
-    if trust:
+def no_foreign_code(trust: bool) -> Iterator[None]:
+    """Inside, Ultralytics runs no code of a checkpoint or a data.yaml, unless `trust`, and none of a list of labels.
+
+    A checkpoint that needs code is refused by Ultralytics; a data.yaml is, here, by a MisuseError.
+    """
+    with ultra.restricted_loading(trust), plain_label_lists(), nullcontext() if trust else _no_downloads():
         yield
-        return
+
+
+@contextmanager
+def _no_downloads() -> Iterator[None]:
     with ultra.renamed(ultra.data_scan, exec=_execute, subprocess=SimpleNamespace(run=_refuse)):
         yield
 

@@ -1,6 +1,7 @@
-"""Code under `download:` of a data.yaml is run only if it came with Ultralytics or yolo-kd, or with `trust=true`.
+"""What others put into checkpoints, lists of labels and a data.yaml is not run.
 
-Ultralytics runs it, Python or a shell script, as soon as the validation pictures are not there.
+Ultralytics runs the code under `download:` of a data.yaml, Python or a shell script, as soon as the validation pictures are
+not there. Here it has to have come with Ultralytics or yolo-kd, or `trust=true` was given.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
     python -m benchmarks.real_run data=hituav/data_scene.yaml weights=yolov8n.pt out=runs/real name=hituav
 
 Every training is a process of its own, under `out`; finished ones are kept, so that a stopped benchmark goes on. The
-teacher is `weights` fine-tuned on the training split, for so long that val has stopped rising: its row shows it. The seeds train side by side, each on its
-own share of the cores, so that every arm of every seed has the same machine. The arm `native` is Ultralytics' own
+teacher is `weights` fine-tuned on the training split, on all cores and for so long that val has stopped rising: its row
+shows it. The seeds train side by side, each on its own share of the cores, so that every arm of every seed has the same
+machine. The arm `native` is Ultralytics' own
 distill_model= as it ships, that is in float32: it refuses bf16 on a CPU. `plain_equal_time` is plain trained for as many
 epochs as fit into the time of `csgr_lqe`, set-up and pre-flight included. Time is the processor time of the whole
 process divided by its cores: what the run takes on a machine that does nothing else. Checkpoints are chosen on val;
@@ -74,7 +75,7 @@ def main() -> int:
     seeds = [int(s) for s in listed(keys["seeds"])]
     arms = listed(keys["arms"])
     shares = _shares(len(seeds))
-    teacher = _given(Path(keys["teacher"]), out) if keys["teacher"] else _train_teacher(keys, data, out, shares[0])
+    teacher = _given(Path(keys["teacher"]), out) if keys["teacher"] else _train_teacher(keys, data, out, _shares(1)[0])
     copies = [private_copy(source, out / f"data-s{seed}") for seed in seeds]
     with ThreadPoolExecutor(len(shares)) as lanes:
         jobs = [

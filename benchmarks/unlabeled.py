@@ -86,7 +86,7 @@ def main() -> int:
     seeds = [int(s) for s in listed(keys["seeds"])]
     shares = _shares(len(seeds))
     data = private_copy(source, out / "data")
-    teacher = _given(Path(keys["teacher"]), out) if keys["teacher"] else _teacher(keys, data, out, shares[0])
+    teacher = _given(Path(keys["teacher"]), out) if keys["teacher"] else _teacher(keys, data, out, _shares(1)[0])
     copies = [private_copy(source, out / f"data-s{seed}") for seed in seeds]  # Ultralytics writes caches into them
     with ThreadPoolExecutor(len(shares)) as lanes:
         jobs = [

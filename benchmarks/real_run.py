@@ -5,11 +5,11 @@
 Every training is a process of its own, under `out`; finished ones are kept, so that a stopped benchmark goes on. The
 teacher is `weights` fine-tuned on the training split, on all cores and for so long that val has stopped rising: its row
 shows it. The seeds train side by side, each on its own share of the cores, so that every arm of every seed has the same
-machine. The arm `native` is Ultralytics' own
-distill_model= as it ships, that is in float32: it refuses bf16 on a CPU. `plain_equal_time` is plain trained for as many
-epochs as fit into the time of `csgr_lqe`, set-up and pre-flight included. Time is the processor time of the whole
-process divided by its cores: what the run takes on a machine that does nothing else. Checkpoints are chosen on val;
-test is looked at once, at the end. An arm is a recipe, with overrides after `+`: `csgr_lqe+csgr.gr=auto:0.5`.
+machine. The arm `native` is Ultralytics' own distill_model= as it ships, that is in float32: it refuses bf16 on a CPU.
+`plain_equal_time` is plain trained for as many epochs as fit into the time of `csgr_lqe`, set-up and pre-flight included.
+Time is the processor time of the whole process divided by its cores: what the run takes on a machine that does nothing
+else. Checkpoints are chosen on val; test is looked at once, at the end. An arm is a recipe, with overrides after `+`:
+`csgr_lqe+csgr.gr=auto:0.5`.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def create(
         raise MisuseError(f"{artifact}: no {ARTIFACT_MANIFEST} in it; make it with yolo-kd quantize or export")
     found.check_files()
     _require_passed(found, allow_rejected)
-    refuse_taken(out)
+    refuse_taken(out, found.folder)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
@@ -93,12 +93,18 @@ def create(
         raise refusal(error, out) from error
 
 
-def refuse_taken(out: Path) -> None:
-    """Refuse a place where something lies that is no bundle.
+def refuse_taken(out: Path, artifact: Path) -> None:
+    """Refuse a place where something lies that is no bundle, or that belongs to what is to be bundled.
+
+    Args:
+        out: The zip to be.
+        artifact: The folder that goes into it, all files of which the next verdict hashes.
 
     Raises:
-        MisuseError: A folder, or another file, is there.
+        MisuseError: A folder, or another file, is there; or the place is in the artifact's folder.
     """
+    if artifact.resolve() in out.resolve().parents:
+        raise MisuseError(f"out={out}: is in the artifact's own folder; choose a place outside of {artifact}")
     if out.is_dir():
         raise MisuseError(f"out={out}: is a folder, expected a file, e.g. out={out / 'student.zip'}")
     if not out.exists():

@@ -240,6 +240,26 @@ def test_what_cannot_end_well_is_refused_before_it_is_calibrated(words, float_ex
     assert not list(tmp_path.glob("*calibration*"))
 
 
+@pytest.mark.parametrize("name", ["best_calibration.json", "best_int8_report.html"])
+def test_no_list_or_page_of_somebody_else_is_replaced(words, data, tmp_path, capsys, name):
+    """The list that one chose of one's own flights was replaced by one of the training pictures."""
+    taken, flights = tmp_path / name, data.parent / "images" / "train"
+    if name.endswith("html"):
+        taken.write_text("<p>notes</p>")
+    else:
+        assert main(["calibrate", f"source={flights}", "count=9", f"out={taken}"]) == 0
+    before = taken.read_bytes()
+    capsys.readouterr()
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert f"{taken}: exists and was not" in error and error.count("\n") == 1 and taken.read_bytes() == before
+    if name.endswith("json"):
+        words = [*words, "gate=false", "sensitivity=false"]
+        assert main([*words, f"calibration={taken}"]) == 0 and taken.read_bytes() == before
+        assert main([*words, "overwrite=true"]) == 0 and taken.read_bytes() != before
+        assert main(words) == 0, "its own is replaced"
+
+
 def test_the_help_names_every_key_and_setting(capsys):
     assert main(["quantize", "--help"]) == 0
     text = capsys.readouterr().out

@@ -237,6 +237,8 @@ def test_what_cannot_end_well_is_refused_before_it_is_calibrated(words, float_ex
     (theirs / "metadata.yaml").write_text((theirs / "metadata.yaml").read_text() + "args: {half: true}\n")
     assert main([f"model={theirs}" if w.startswith("model=") else w for w in plain]) == 2
     assert "half_openvino_model: is fp16, and INT8 is made from fp32" in capsys.readouterr().err
+    assert main([*plain, "imgsz=64,96"]) == 2
+    assert f"imgsz=64,96: {float_export} takes 64x64" in capsys.readouterr().err
     assert not list(tmp_path.glob("*calibration*"))
 
 

@@ -46,7 +46,7 @@ DEFAULTS: dict[str, Any] = {
     "backend": "all",
     "calibration": None,
     "count": 300,
-    "imgsz": 640,
+    "imgsz": None,  # IMGSZ of a checkpoint; an artifact has its own
     "end2end": False,
     "recipe": "default",
     "target": "latency",
@@ -62,6 +62,7 @@ DEFAULTS: dict[str, Any] = {
     "debug": False,
     **LIMITS,
 }
+IMGSZ = 640
 CALIBRATED_SHARE = 2 / 3  # of the training pictures at most; the rest is for choosing between candidates
 LEAST_TUNING, MOST_TUNING = 32, 128
 CHOSEN_BY = "yolo-kd quantize"  # says the list that is made here; another's is not replaced
@@ -180,19 +181,23 @@ def float_parents(keys: Mapping[str, Any]) -> list[Artifact]:
     """The float artifacts to quantize: exported from a checkpoint if they are not there yet, or the one given.
 
     Raises:
-        MisuseError: The model is no such thing, or another export is in the way.
+        MisuseError: The model is no such thing or of another size, or another export is in the way.
     """
     model, wanted = str(keys["model"]), str(keys["backend"])
+    size = read_size("imgsz", IMGSZ if keys["imgsz"] is None else keys["imgsz"])
     if not model.endswith(".pt"):
         parent = read_artifact(model)
         if wanted not in ("all", parent.format):
             raise MisuseError(
                 f"backend={wanted}: {model} is for {parent.format}; give the checkpoint for the other one"
             )
+        if keys["imgsz"] is not None and size != parent.input_hw:
+            own = "x".join(map(str, parent.input_hw))
+            raise MisuseError(f"imgsz={size[0]},{size[1]}: {model} takes {own}; export another from its checkpoint")
         return [parent]
     from yolo_kd.engine.export import export
 
-    size, checkpoint = read_size("imgsz", keys["imgsz"]), Path(model)
+    checkpoint = Path(model)
     folder = Path(str(keys["out"])) if keys["out"] is not None else checkpoint.parent
     found = []
     for format in RECIPES if wanted == "all" else [wanted]:
@@ -246,7 +251,7 @@ device= judges an artifact on another device.
                        would stumble over; prepared without the device
   calibration=         list from yolo-kd calibrate
   count=300            calibration pictures, where the list is made here: <name>_calibration.json beside the artifacts
-  imgsz=640            input size, a side or height,width; of a checkpoint
+  imgsz={IMGSZ}            input size, a side or height,width; of a checkpoint
   end2end=false        true takes the one-to-one head of v10 and 26; of a checkpoint
   split=val            part of the data set for the gate
   gate=true            false leaves the judgement to yolo-kd gate

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from yolo_kd.cfg.atomic import refusal
+from yolo_kd.cfg.atomic import refusal, refuse_unwritable
 from yolo_kd.cfg.documents import parse_json
 from yolo_kd.deploy import archive
 from yolo_kd.deploy.artifact import MANIFEST as ARTIFACT_MANIFEST
@@ -101,12 +101,13 @@ def refuse_taken(out: Path, artifact: Path) -> None:
         artifact: The folder that goes into it, all files of which the next verdict hashes.
 
     Raises:
-        MisuseError: A folder, or another file, is there; or the place is in the artifact's folder.
+        MisuseError: A folder, or another file, is there; or the place is in the artifact's folder, or cannot be written.
     """
     if artifact.resolve() in out.resolve().parents:
         raise MisuseError(f"out={out}: is in the artifact's own folder; choose a place outside of {artifact}")
     if out.is_dir():
         raise MisuseError(f"out={out}: is a folder, expected a file, e.g. out={out / 'student.zip'}")
+    refuse_unwritable(out)
     if not out.exists():
         return
     try:
@@ -141,10 +142,16 @@ def verify(path: Path, require_signature: Path | None = None) -> Bundle:
     return Bundle(path, plain["files"], plain["references"], require_signature is not None)
 
 
-def unpack(path: Path, target: Path, require_signature: Path | None = None) -> Artifact:
+def unpack(path: Path, target: Path, require_signature: Path | None = None, key: str = "folder") -> Artifact:
     """Unpack a bundle into a new folder, verified there, and return the artifact in it.
 
     What is checked is what lies on the disk afterwards: the zip is opened once, and could be exchanged in between.
+
+    Args:
+        path: The zip.
+        target: The folder to be.
+        require_signature: Public key (PEM) of which there must be a signature.
+        key: The user's key that named the folder, for messages.
 
     Raises:
         MisuseError, GateError: As `verify`; or the folder exists, or cannot be written.
@@ -163,7 +170,7 @@ def unpack(path: Path, target: Path, require_signature: Path | None = None) -> A
             found = _artifact_in(path.name, folder)
             folder.rename(target)
     except OSError as error:
-        raise refusal(error, target, "folder") from error
+        raise refusal(error, target, key) from error
     return replace(found, folder=target / ARTIFACT)
 
 

@@ -159,6 +159,13 @@ def test_only_a_bundle_is_replaced(folder, content):
     made(folder)  # one of ours
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_the_parent_runs(folder, capsys):
+    (folder.parent / "file").write_text("")
+    out = folder.parent / "file" / "student.zip"
+    assert main(["bundle", f"artifact={folder}", "data=data.yaml", f"out={out}"]) == 2
+    assert "student.zip: cannot be written (file is a file); choose another place with out=" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("place", ["student.zip", "new/student.zip"])
 @pytest.mark.parametrize("by", ["create", "command"])
 def test_a_bundle_does_not_lie_among_the_files_that_it_holds(folder, capsys, place, by):

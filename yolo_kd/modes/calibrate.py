@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from yolo_kd.cfg.atomic import refuse_taken
+from yolo_kd.cfg.atomic import refuse_unwritable
 from yolo_kd.data.description import read_description
 from yolo_kd.data.split import read_split
 from yolo_kd.deploy.quantize.calibration import (
@@ -113,7 +113,7 @@ def require_own_list(path: Path, chosen_by: str, overwrite: bool) -> None:
     Raises:
         MisuseError: Something else is there, or the place cannot be written.
     """
-    refuse_taken(path, "")  # a folder, or rights that are missing
+    refuse_unwritable(path)
     mark = f'"chosen_by": "{chosen_by}"'
     if path.exists() and not overwrite and mark not in path.read_text(encoding="utf-8", errors="replace"):
         raise MisuseError(
@@ -168,6 +168,7 @@ def help_text() -> str:
 def _check_out(out: Path, overwrite: bool) -> None:
     if out.is_dir():
         raise MisuseError(f"out={out}: is a folder, expected a file, e.g. out={out / 'calibration.json'}")
+    refuse_unwritable(out)
     if out.exists() and not overwrite:
         try:
             read_calibration(out)

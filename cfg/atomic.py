@@ -68,12 +68,23 @@ def refuse_taken(path: Path, mark: str, key: str = "out") -> None:
     Raises:
         MisuseError: Something else is there, or the place cannot be written.
     """
-    _refuse_folder(path, key)
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    if not os.access(folder, os.W_OK):
-        raise refusal(PermissionError(errno.EACCES, os.strerror(errno.EACCES)), path, key)
+    refuse_unwritable(path, key)
     if path.exists() and mark not in path.read_text(encoding="utf-8", errors="replace"):
         raise MisuseError(f"{key}={path}: exists and was not written by this command; choose another name with {key}=")
+
+
+def refuse_unwritable(path: Path, key: str = "out") -> None:
+    """Refuse, before long work, a place where no file can be written.
+
+    Raises:
+        MisuseError: A folder is there, or a file where a folder has to be, or rights are missing.
+    """
+    _refuse_folder(path, key)
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise refusal(NotADirectoryError(errno.ENOTDIR, f"{folder.name} is a file"), path, key)
+    if not os.access(folder, os.W_OK):
+        raise refusal(PermissionError(errno.EACCES, os.strerror(errno.EACCES)), path, key)
 
 
 def _refuse_folder(path: Path, key: str) -> None:

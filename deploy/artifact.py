@@ -238,7 +238,9 @@ def _only_model(folder: Path) -> Path:
     models = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES)
     if len(models) != 1:
         found = ", ".join(m.name for m in models) or "none"
-        raise MisuseError(f"{folder}: expected one .xml or .onnx file in it, found {found}; name the file")
+        inside = folder / "artifact"  # of an unpacked bundle
+        named = inside if (inside / MANIFEST).is_file() else "the file"
+        raise MisuseError(f"{folder}: expected one .xml or .onnx file in it, found {found}; name {named}")
     return models[0]
 
 

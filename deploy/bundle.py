@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
-from yolo_kd.cfg.atomic import refusal
+from yolo_kd.cfg.atomic import refusal, refuse_unwritable
 from yolo_kd.cfg.documents import parse_json
 from yolo_kd.deploy import archive
 from yolo_kd.deploy.artifact import MANIFEST as ARTIFACT_MANIFEST
@@ -81,7 +81,7 @@ def create(
         raise MisuseError(f"{artifact}: no {ARTIFACT_MANIFEST} in it; make it with yolo-kd quantize or export")
     found.check_files()
     _require_passed(found, allow_rejected)
-    refuse_taken(out)
+    refuse_taken(out, found.folder)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
@@ -93,14 +93,21 @@ def create(
         raise refusal(error, out) from error
 
 
-def refuse_taken(out: Path) -> None:
-    """Refuse a place where something lies that is no bundle.
+def refuse_taken(out: Path, artifact: Path) -> None:
+    """Refuse a place where something lies that is no bundle, or that belongs to what is to be bundled.
+
+    Args:
+        out: The zip to be.
+        artifact: The folder that goes into it, all files of which the next verdict hashes.
 
     Raises:
-        MisuseError: A folder, or another file, is there.
+        MisuseError: A folder, or another file, is there; or the place is in the artifact's folder, or cannot be written.
     """
+    if artifact.resolve() in out.resolve().parents:
+        raise MisuseError(f"out={out}: is in the artifact's own folder; choose a place outside of {artifact}")
     if out.is_dir():
         raise MisuseError(f"out={out}: is a folder, expected a file, e.g. out={out / 'student.zip'}")
+    refuse_unwritable(out)
     if not out.exists():
         return
     try:
@@ -135,10 +142,16 @@ def verify(path: Path, require_signature: Path | None = None) -> Bundle:
     return Bundle(path, plain["files"], plain["references"], require_signature is not None)
 
 
-def unpack(path: Path, target: Path, require_signature: Path | None = None) -> Artifact:
+def unpack(path: Path, target: Path, require_signature: Path | None = None, key: str = "folder") -> Artifact:
     """Unpack a bundle into a new folder, verified there, and return the artifact in it.
 
     What is checked is what lies on the disk afterwards: the zip is opened once, and could be exchanged in between.
+
+    Args:
+        path: The zip.
+        target: The folder to be.
+        require_signature: Public key (PEM) of which there must be a signature.
+        key: The user's key that named the folder, for messages.
 
     Raises:
         MisuseError, GateError: As `verify`; or the folder exists, or cannot be written.
@@ -157,7 +170,7 @@ def unpack(path: Path, target: Path, require_signature: Path | None = None) -> A
             found = _artifact_in(path.name, folder)
             folder.rename(target)
     except OSError as error:
-        raise refusal(error, target, "folder") from error
+        raise refusal(error, target, key) from error
     return replace(found, folder=target / ARTIFACT)
 
 

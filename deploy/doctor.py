@@ -17,15 +17,17 @@ from typing import Any
 import numpy as np
 from yolo_kd.deploy import machine
 from yolo_kd.deploy.artifact import Artifact
+from yolo_kd.deploy.backends.ort import ALIASES
 from yolo_kd.deploy.letterbox import Letterbox
 from yolo_kd.deploy.quantize.agreement import Agreement, agree, raw_errors
 from yolo_kd.deploy.runtime import Detector, open_detector
 
-from yolo_kd.errors import MisuseError, YoloKDError
+from yolo_kd.errors import MisuseError, YoloKDError, did_you_mean
 
 PACKAGES = ("openvino", "onnxruntime", "numpy", "opencv-python-headless")
 PROPERTIES = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES", "NPU_DRIVER_VERSION", "NPU_COMPILER_VERSION")
 ACCELERATORS = Path("/sys/class/accel")  # where Linux lists NPUs whose kernel driver is loaded
+DRIVEN = frozenset({"GPU", "CUDA", "TENSORRT", "ROCM", "MIGRAPHX"})  # devices that come with a driver
 RUNS = 30
 # Two runs of one net that differ in rounding alone: the raw boxes of seven YOLOv8n in bf16 and INT8 were at most .017 off
 # float32, the scores .074 on pictures and .18 on noise. A device that gives zeros is 1 off, one that gives anything 1.4.
@@ -101,21 +103,28 @@ def devices(found: dict[str, Any], form: str | None, wanted: str | None) -> list
     if wanted is None:
         return there
     name = wanted.upper()
-    if any(d.upper() == name or d.startswith(f"{name}.") for d in there):
+    known = {name} if form == "openvino" else {name, ALIASES.get(name, name)}
+    if any(d.upper() in known or d.startswith(f"{name}.") for d in there):
         return [name]
-    hint = "install its driver and compute runtime, then run yolo-kd doctor again"
-    if name.startswith("NPU"):
-        shown = (
-            f"the kernel shows {', '.join(found['accelerators'])}"
-            if found["accelerators"]
-            else "the kernel shows no accelerator"
-        )
-        hint = (
-            f"{shown} in {ACCELERATORS}; install Intel's linux-npu-driver and add yourself to the group render, or prepare "
-            "the artifact here (yolo-kd quantize model=best.pt data=data.yaml target=npu) and run it where the NPU is"
-        )
     who = {"openvino": "OpenVINO finds", "onnx": "ONNX Runtime finds", None: "OpenVINO and ONNX Runtime find"}[form]
+    hint = _what_to_try(name, there, found["accelerators"])
     raise YoloKDError(f"device={wanted}: {who} {', '.join(there) or 'no device'} here; {hint}")
+
+
+def _what_to_try(name: str, there: list[str], accelerators: list[str]) -> str:
+    """What to do about a device that is not there."""
+    family = name.partition(".")[0]
+    if family == "NPU":
+        return (
+            f"the kernel shows {', '.join(accelerators) or 'no accelerator'} in {ACCELERATORS}; install Intel's "
+            "linux-npu-driver and add yourself to the group render, or prepare the artifact here (yolo-kd quantize "
+            "model=best.pt data=data.yaml target=npu) and run it where the NPU is"
+        )
+    if name == "AUTO":
+        return "AUTO is no device, it takes one of these; leave device= out to examine each"
+    if family in DRIVEN:
+        return "install its driver and compute runtime, then run yolo-kd doctor again"
+    return f"name one of these, or leave device= out to examine each{did_you_mean(name, there)}"
 
 
 def examine(artifact: Artifact, device: str, frames: list[np.ndarray]) -> Examined:

@@ -66,4 +66,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_long_work(tmp_path, mo
         with pytest.raises(MisuseError, match=f"out={tmp_path / name}: cannot be written"):
             atomic.refuse_taken(tmp_path / name, "mark")
     (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").write_text("")
+    with pytest.raises(MisuseError, match=r"cannot be written \(file is a file\)"):
+        atomic.refuse_taken(tmp_path / "other" / "file" / "report.json", "mark")
     atomic.refuse_taken(tmp_path / "other" / "report.json", "mark")

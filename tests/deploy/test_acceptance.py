@@ -206,6 +206,10 @@ def test_verify_prints_and_refuses(student, tmp_path, capsys):
     cut.write_bytes(student.read_bytes()[:-100])
     assert main(["verify", str(cut)]) == 3
     assert "truncated or damaged" in capsys.readouterr().err
+    assert main(["verify", str(student), f"out={cut / 'student'}"]) == 2
+    assert (
+        "student: cannot be written (" in (said := capsys.readouterr().err) and "choose another place with out=" in said
+    )
 
 
 def test_what_was_verified_runs_on_a_video_where_torch_and_ultralytics_do_not_exist(student, pictures, tmp_path):

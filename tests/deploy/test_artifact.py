@@ -193,6 +193,14 @@ def test_what_is_no_artifact(tmp_path: Path, name: str, message: str) -> None:
         read_artifact(tmp_path / name if name else tmp_path)
 
 
+def test_of_an_unpacked_bundle_the_folder_in_it_is_named(folder: Path, tmp_path: Path) -> None:
+    write_manifest(read_artifact(folder))
+    (tmp_path / "student").mkdir()
+    folder.rename(tmp_path / "student" / "artifact")
+    with pytest.raises(MisuseError, match="student: expected .* found none; name .*student/artifact$"):
+        read_artifact(tmp_path / "student")
+
+
 def test_a_file_that_the_manifest_is_not_about(folder: Path) -> None:
     write_manifest(read_artifact(folder))
     (folder / "other.xml").write_text("<net/>")

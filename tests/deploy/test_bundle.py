@@ -159,6 +159,27 @@ def test_only_a_bundle_is_replaced(folder, content):
     made(folder)  # one of ours
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_the_parent_runs(folder, capsys):
+    (folder.parent / "file").write_text("")
+    out = folder.parent / "file" / "student.zip"
+    assert main(["bundle", f"artifact={folder}", "data=data.yaml", f"out={out}"]) == 2
+    assert "student.zip: cannot be written (file is a file); choose another place with out=" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["student.zip", "new/student.zip"])
+@pytest.mark.parametrize("by", ["create", "command"])
+def test_a_bundle_does_not_lie_among_the_files_that_it_holds(folder, capsys, place, by):
+    """The next verdict hashed it with them, and what is hashed goes into the next bundle."""
+    out = folder / place
+    if by == "create":
+        with pytest.raises(MisuseError, match="student.zip: is in the artifact's own folder"):
+            bundle.create(folder, [(FRAME, SEEN)], "# A student\n", out)
+    else:
+        assert main(["bundle", f"artifact={folder}", "data=data.yaml", f"out={out}"]) == 2
+        assert "student.zip: is in the artifact's own folder" in capsys.readouterr().err
+    assert sorted(p.name for p in folder.iterdir()) == ["artifact.json", "best.bin", "best.xml", "metadata.yaml"]
+
+
 @pytest.mark.parametrize("part", ["first file", "manifest", "zip"])
 def test_a_full_disk_ends_in_a_line_and_leaves_what_was_there(folder, part):
     path = made(folder)

@@ -72,6 +72,11 @@ def test_what_is_there_instead_is_said(tmp_path: Path) -> None:
     assert said.endswith("name it with parent=<float folder>")
 
 
+def test_a_float_net_has_no_parent_to_lie_beside_it(tmp_path: Path) -> None:
+    with pytest.raises(MisuseError, match="is fp32 itself, and its manifest names no float model"):
+        find_parent(student(tmp_path / "b_openvino_model", 1))
+
+
 def test_a_parent_of_ultralytics_without_a_manifest_is_found(tmp_path: Path) -> None:
     made = quantized(openvino_net(tmp_path / "b_openvino_model"))
     student(tmp_path / "a_openvino_model", 2)

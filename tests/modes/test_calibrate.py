@@ -195,6 +195,7 @@ def test_a_list_is_replaced_and_any_other_file_asked_for(data, tmp_path, capsys)
         (["source=DATA", "evaluation=TMP/bare.yaml"], "names neither val nor test"),
         (["source=DATA", "count=0"], "count=0: expected a whole number from 1 on"),
         (["source=DATA", "out=TMP"], "is a folder, expected a file"),
+        (["source=DATA", "out=TMP/notes.txt/a.json"], "a.json: cannot be written (notes.txt is a file)"),
         (["source=DATA", "evalution=x"], "did you mean 'evaluation'?"),
     ],
 )

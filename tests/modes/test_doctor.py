@@ -147,6 +147,18 @@ def test_devices_are_found_by_name_or_family():
         doctor.devices({**FOUND, "accelerators": ["accel0"]}, "openvino", "NPU")
     with pytest.raises(YoloKDError, match="device=GPU.1: OpenVINO finds CPU, GPU.0 here; install its driver"):
         doctor.devices(FOUND, "openvino", "GPU.1")
+    assert doctor.devices(FOUND, "onnx", "GPU") == ["GPU"]  # as open_detector takes it
+
+
+@pytest.mark.parametrize(
+    "wanted, hint",
+    [("auto", "AUTO is no device, it takes one of these"), ("foo", "name one of these"), ("CPI", "did you mean 'CPU'")],
+)
+@pytest.mark.parametrize("form", ["openvino", "onnx", None])
+def test_a_driver_is_advised_only_for_what_has_one(form, wanted, hint):
+    with pytest.raises(YoloKDError, match=f"device={wanted}: ") as caught:
+        doctor.devices(FOUND, form, wanted)
+    assert hint in str(caught.value) and "driver" not in str(caught.value)
 
 
 def test_a_changed_file_is_refused_before_anything_parses_it(float_export, tmp_path, capsys):

@@ -221,6 +221,13 @@ def test_a_device_that_torch_does_not_have_is_one_line(device, said):
         torch_backend.open_checkpoint("no.pt", 64, device)
 
 
+def test_a_size_that_is_none_is_refused_before_anything_is_opened(float_export, pictures, capsys, monkeypatch):
+    """Of an artifact, which has a size of its own, it was told after minutes of measuring."""
+    monkeypatch.setattr(evaluate, "open_any", lambda *_: pytest.fail("opened"))
+    assert main(["evaluate", f"model={float_export}", f"data={pictures}", "imgsz=abc"]) == 2
+    assert "imgsz=abc: expected a side or height,width" in capsys.readouterr().err
+
+
 def test_no_file_of_somebody_else_is_written_over(float_export, pictures, tmp_path, capsys):
     (out := tmp_path / "data.yaml").write_text("names: {0: car}")
     assert main(["evaluate", f"model={float_export}", f"data={pictures}", f"out={out}"]) == 2

@@ -237,7 +237,29 @@ def test_what_cannot_end_well_is_refused_before_it_is_calibrated(words, float_ex
     (theirs / "metadata.yaml").write_text((theirs / "metadata.yaml").read_text() + "args: {half: true}\n")
     assert main([f"model={theirs}" if w.startswith("model=") else w for w in plain]) == 2
     assert "half_openvino_model: is fp16, and INT8 is made from fp32" in capsys.readouterr().err
+    assert main([*plain, "imgsz=64,96"]) == 2
+    assert f"imgsz=64,96: {float_export} takes 64x64" in capsys.readouterr().err
     assert not list(tmp_path.glob("*calibration*"))
+
+
+@pytest.mark.parametrize("name", ["best_calibration.json", "best_int8_report.html"])
+def test_no_list_or_page_of_somebody_else_is_replaced(words, data, tmp_path, capsys, name):
+    """The list that one chose of one's own flights was replaced by one of the training pictures."""
+    taken, flights = tmp_path / name, data.parent / "images" / "train"
+    if name.endswith("html"):
+        taken.write_text("<p>notes</p>")
+    else:
+        assert main(["calibrate", f"source={flights}", "count=9", f"out={taken}"]) == 0
+    before = taken.read_bytes()
+    capsys.readouterr()
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert f"{taken}: exists and was not" in error and error.count("\n") == 1 and taken.read_bytes() == before
+    if name.endswith("json"):
+        words = [*words, "gate=false", "sensitivity=false"]
+        assert main([*words, f"calibration={taken}"]) == 0 and taken.read_bytes() == before
+        assert main([*words, "overwrite=true"]) == 0 and taken.read_bytes() != before
+        assert main(words) == 0, "its own is replaced"
 
 
 def test_the_help_names_every_key_and_setting(capsys):

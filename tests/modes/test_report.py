@@ -33,6 +33,15 @@ def test_mistakes_are_one_line_and_exit_two(words, said, capsys):
     assert said in error and error.count("\n") == 1
 
 
+def test_only_a_page_of_ours_is_replaced(tmp_path, capsys):
+    folder = write_run(tmp_path / "train")
+    (data := tmp_path / "data.yaml").write_text("names: {0: car}")
+    assert main(["report", f"run={folder}", f"out={data}"]) == 2
+    assert "data.yaml: exists and was not written by this command" in capsys.readouterr().err
+    assert data.read_text() == "names: {0: car}"
+    assert main(["report", f"run={folder}"]) == main(["report", f"run={folder}"]) == 0
+
+
 def test_help_names_every_key(capsys):
     assert main(["report", "--help"]) == 0
     printed = capsys.readouterr().out

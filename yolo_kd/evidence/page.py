@@ -12,7 +12,7 @@ import html
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from yolo_kd.cfg.atomic import write_bytes
+from yolo_kd.cfg.atomic import refuse_taken, write_bytes
 from yolo_kd.evidence.page_style import STYLE
 from yolo_kd.evidence.summary import Summary
 
@@ -141,6 +141,15 @@ def document(title: str, *sections: str | None) -> Markup:
     )
     body = element("body", element("main", element("h1", title), *sections))
     return Markup(f"<!doctype html>\n{element('html', head, body, lang='en')}\n")
+
+
+def require_own(path: Path) -> None:
+    """Refuse a place where something lies that is no page of ours.
+
+    Raises:
+        MisuseError: Something else is there, or the place cannot be written.
+    """
+    refuse_taken(path, html.escape(POLICY))
 
 
 def write(path: Path, page: Markup) -> None:

@@ -135,6 +135,11 @@ def find_parent(artifact: Artifact) -> Artifact:
         if not odd and (own is None or _weights(found) in (None, own)):
             return found
         others.append(f"{path.parent.name} has another {odd[0] if odd else 'checkpoint'}")
+    if artifact.precision != "int8" and not wanted:
+        raise MisuseError(
+            f"artifact={artifact.folder}: is {artifact.precision} itself, and its manifest names no float model that it was "
+            "made from; give an INT8 artifact, or name what to compare it with by parent="
+        )
     said = f" ({'; '.join(others[:SHOWN])})" if others else ""
     raise MisuseError(
         f"artifact={artifact.folder}: the float model it was made from does not lie beside it{said}; name it with "

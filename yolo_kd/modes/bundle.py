@@ -37,8 +37,8 @@ def main(settings: dict[str, Any]) -> int:
         if not keys[key]:
             raise MisuseError(f"{key}= is missing: yolo-kd bundle artifact=<folder> data=<data.yaml>")
     count, out = keys["references"], Path(str(keys["out"]))
-    bundle.refuse_taken(out)  # before the parent runs
     artifact = read_artifact(str(keys["artifact"]))
+    bundle.refuse_taken(out, artifact.folder)  # before the parent runs
     made_from = read_artifact(str(keys["parent"])) if keys["parent"] else find_parent(artifact)
     require_parent(artifact, made_from)  # another net's boxes, or the artifact's own, would prove nothing on the device
     run = _run_of(artifact, Path(str(keys["run"]))) if keys["run"] else None

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from yolo_kd.cfg.atomic import refuse_unwritable
 from yolo_kd.data.description import read_description
 from yolo_kd.data.split import read_split
 from yolo_kd.deploy.quantize.calibration import (
@@ -67,6 +68,7 @@ def gather(
     seed: int = 0,
     near: int = NEAR,
     overwrite: bool = False,
+    chosen_by: str = "yolo-kd calibrate",
 ) -> CalibrationSet:
     """Choose from a folder, a video or a data set's train part, and write the list.
 
@@ -79,6 +81,7 @@ def gather(
         seed: Decides which candidates are looked at where there are far more than needed.
         near: Of 64 bits, the distance up to which two pictures count as one.
         overwrite: Replace a folder of frames that we did not write.
+        chosen_by: What the list says of who made it.
 
     Raises:
         MisuseError: Nothing to choose from, or evaluation pictures that are named and cannot be found.
@@ -93,10 +96,30 @@ def gather(
         chosen = choose([*images, *(Candidate(p) for p in taken)], count, held_out, seed, near, Line())
         if videos:
             chosen = _keep(chosen, set(taken), frames, overwrite)
-    if absent:
-        chosen = replace(chosen, report={**chosen.report, "warnings": [*absent, *chosen.report["warnings"]]})
+    report = {"chosen_by": chosen_by, **chosen.report, "warnings": [*absent, *chosen.report["warnings"]]}
+    chosen = replace(chosen, report=report)
     write_calibration(chosen, out)
     return chosen
+
+
+def require_own_list(path: Path, chosen_by: str, overwrite: bool) -> None:
+    """Refuse to replace a list that was chosen by another command, or whatever else bears its name.
+
+    Args:
+        path: The list to be.
+        chosen_by: Whose lists may be replaced.
+        overwrite: Replace any file.
+
+    Raises:
+        MisuseError: Something else is there, or the place cannot be written.
+    """
+    refuse_unwritable(path)
+    mark = f'"chosen_by": "{chosen_by}"'
+    if path.exists() and not overwrite and mark not in path.read_text(encoding="utf-8", errors="replace"):
+        raise MisuseError(
+            f"{path}: exists and was not chosen by this command; calibrate on it with calibration={path}, or replace it with "
+            "overwrite=true"
+        )
 
 
 def tell(found: CalibrationSet, out: Path) -> None:
@@ -145,6 +168,7 @@ def help_text() -> str:
 def _check_out(out: Path, overwrite: bool) -> None:
     if out.is_dir():
         raise MisuseError(f"out={out}: is a folder, expected a file, e.g. out={out / 'calibration.json'}")
+    refuse_unwritable(out)
     if out.exists() and not overwrite:
         try:
             read_calibration(out)

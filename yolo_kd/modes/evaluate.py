@@ -44,6 +44,7 @@ def main(settings: dict[str, Any]) -> int:
             raise MisuseError(f"{key}= is missing: yolo-kd evaluate model=<.pt, .onnx or folder> data=<data.yaml>")
     if keys["out"]:
         refuse_taken(Path(str(keys["out"])), '"precision_run"')  # before minutes of measuring
+    size = _size(keys["imgsz"])
     split, spoil = read_split(str(keys["data"]), str(keys["split"])), _corruptions(keys["corruptions"])
     sources = [str(keys["model"]), *([str(keys["beside"])] if keys["beside"] else [])]
     for source in sources:
@@ -63,7 +64,7 @@ def main(settings: dict[str, Any]) -> int:
         if beside_theirs:
             ours = seen["precision"]["AP"]
             seen["ultralytics"] = reference_map(
-                source, split, ours, _size(keys["imgsz"]), str(keys["device"]).lower(), bool(keys["trust"])
+                source, split, ours, size, str(keys["device"]).lower(), bool(keys["trust"])
             )
             lines += explained(seen["ultralytics"], ours, name, shape)
         found[source] = {"name": name, **seen}

@@ -26,12 +26,13 @@ from yolo_kd.errors import MisuseError, did_you_mean
 from yolo_kd.evidence.average_precision import require_pycocotools
 from yolo_kd.evidence.candidates import Report, speed_line
 from yolo_kd.evidence.outcome import Outcome, Plan, fastest, one_recipe
+from yolo_kd.evidence.page import require_own
 from yolo_kd.evidence.quantization_report import chosen, report
 from yolo_kd.evidence.report import write_report
 from yolo_kd.evidence.search import NOTES, TARGETS, Trial
 from yolo_kd.evidence.table import aligned
 from yolo_kd.evidence.verdict import text
-from yolo_kd.modes.calibrate import gather, tell, warn
+from yolo_kd.modes.calibrate import gather, require_own_list, tell, warn
 from yolo_kd.modes.gate import LIMITS, REJECTED, read_limits
 from yolo_kd.modes.keys import settled
 
@@ -45,7 +46,7 @@ DEFAULTS: dict[str, Any] = {
     "backend": "all",
     "calibration": None,
     "count": 300,
-    "imgsz": 640,
+    "imgsz": None,  # IMGSZ of a checkpoint; an artifact has its own
     "end2end": False,
     "recipe": "default",
     "target": "latency",
@@ -61,8 +62,10 @@ DEFAULTS: dict[str, Any] = {
     "debug": False,
     **LIMITS,
 }
+IMGSZ = 640
 CALIBRATED_SHARE = 2 / 3  # of the training pictures at most; the rest is for choosing between candidates
 LEAST_TUNING, MOST_TUNING = 32, 128
+CHOSEN_BY = "yolo-kd quantize"  # says the list that is made here; another's is not replaced
 
 
 def main(settings: dict[str, Any]) -> int:
@@ -83,7 +86,12 @@ def main(settings: dict[str, Any]) -> int:
         require_fp32(parent)
         check_target(where(parent), keys["overwrite"])
     beside, stem = where(parents[0]).parent, Path(parents[0].model).stem
-    calibration = _calibration(keys, beside / f"{stem}_calibration.json")
+    page, listed = beside / f"{stem}_int8_report.html", beside / f"{stem}_calibration.json"
+    if judged_on and not keys["overwrite"]:
+        require_own(page)
+    if not keys["calibration"]:
+        require_own_list(listed, CHOSEN_BY, keys["overwrite"])
+    calibration = _calibration(keys, listed)
     producers = {parent.format: Producer(parent, calibration, Line()) for parent in parents}
     if judged_on is None:
         return _unjudged(producers, recipes, where, keys)
@@ -108,7 +116,6 @@ def main(settings: dict[str, Any]) -> int:
             print(NOTES[plan.target])
         else:
             outcomes = [one_recipe(p, recipes[b], plan, where(p.parent), Path(work) / b) for b, p in producers.items()]
-        page = beside / f"{stem}_int8_report.html"
         found = report(outcomes, trials, parents, plan)
         write_report(page, found)
     for outcome in outcomes:
@@ -174,19 +181,23 @@ def float_parents(keys: Mapping[str, Any]) -> list[Artifact]:
     """The float artifacts to quantize: exported from a checkpoint if they are not there yet, or the one given.
 
     Raises:
-        MisuseError: The model is no such thing, or another export is in the way.
+        MisuseError: The model is no such thing or of another size, or another export is in the way.
     """
     model, wanted = str(keys["model"]), str(keys["backend"])
+    size = read_size("imgsz", IMGSZ if keys["imgsz"] is None else keys["imgsz"])
     if not model.endswith(".pt"):
         parent = read_artifact(model)
         if wanted not in ("all", parent.format):
             raise MisuseError(
                 f"backend={wanted}: {model} is for {parent.format}; give the checkpoint for the other one"
             )
+        if keys["imgsz"] is not None and size != parent.input_hw:
+            own = "x".join(map(str, parent.input_hw))
+            raise MisuseError(f"imgsz={size[0]},{size[1]}: {model} takes {own}; export another from its checkpoint")
         return [parent]
     from yolo_kd.engine.export import export
 
-    size, checkpoint = read_size("imgsz", keys["imgsz"]), Path(model)
+    checkpoint = Path(model)
     folder = Path(str(keys["out"])) if keys["out"] is not None else checkpoint.parent
     found = []
     for format in RECIPES if wanted == "all" else [wanted]:
@@ -240,7 +251,7 @@ device= judges an artifact on another device.
                        would stumble over; prepared without the device
   calibration=         list from yolo-kd calibrate
   count=300            calibration pictures, where the list is made here: <name>_calibration.json beside the artifacts
-  imgsz=640            input size, a side or height,width; of a checkpoint
+  imgsz={IMGSZ}            input size, a side or height,width; of a checkpoint
   end2end=false        true takes the one-to-one head of v10 and 26; of a checkpoint
   split=val            part of the data set for the gate
   gate=true            false leaves the judgement to yolo-kd gate
@@ -252,7 +263,7 @@ device= judges an artifact on another device.
   out=                 where everything goes; beside the float artifact or checkpoint if left out; yolo-kd gate finds a float
                        artifact only beside its INT8 one, and takes parent= for others
   seed=0               of the choice of pictures, and of NNCF
-  overwrite=false      true replaces folders that yolo-kd did not write, and float exports of other settings
+  overwrite=false      true replaces folders and files that yolo-kd quantize did not write, and float exports of other settings
   trust=false          true lets the checkpoint run code of its own while it is loaded
 
 limits of the gate (see yolo-kd gate --help):
@@ -360,7 +371,7 @@ def _calibration(keys: Mapping[str, Any], out: Path) -> CalibrationSet:
         print(
             f"count={keys['count']}: {count} of {there} training pictures are taken, the rest is for comparing candidates"
         )
-    found = gather(str(keys["data"]), count, None, out, int(keys["seed"]))
+    found = gather(str(keys["data"]), count, None, out, int(keys["seed"]), chosen_by=CHOSEN_BY)
     tell(found, out)
     return found
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from yolo_kd.errors import MisuseError
+from yolo_kd.evidence import page
 from yolo_kd.evidence.run import read_run
 from yolo_kd.evidence.run_report import write_run_report
 from yolo_kd.modes.keys import settled
@@ -23,7 +24,9 @@ def main(settings: dict[str, Any]) -> int:
     out = Path(str(keys["out"])) if keys["out"] else folder / NAME
     if out.is_dir():
         out = out / NAME
-    write_run_report(out, read_run(folder))
+    run = read_run(folder)
+    page.require_own(out)
+    write_run_report(out, run)
     print(out)
     return 0
 

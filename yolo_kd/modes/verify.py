@@ -23,7 +23,7 @@ def main(settings: dict[str, Any]) -> int:
     signature = "signature fine" if found.signed else "signature not asked for (require_signature=key.pub.pem)"
     print(f"{found.path.name}: {len(found.files)} files, every hash fine, {signature}")
     if keys["out"]:
-        artifact = unpack(path, Path(str(keys["out"])), public_key)
+        artifact = unpack(path, Path(str(keys["out"])), public_key, "out")
         print(f"unpacked: open_detector('{artifact.folder}')")
     return 0
 

@@ -2,7 +2,8 @@
 
 `path` is its own folder if left out; a relative one is looked for where the command runs, then in Ultralytics' folder of
 data sets, and never beside the YAML. `train`, `val` and `test` are folders, .txt lists, or lists of these. `nc` alone gives
-classes without names. A name without a file, such as data=soda10m.yaml, is one of the descriptors that come with yolo-kd.
+classes without names. A name without a file, such as data=soda10m.yaml, is one of the descriptors that come with yolo-kd, or
+else one of Ultralytics' (coco8.yaml, or coco8), where that is installed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +54,12 @@ def read_description(source: str | Path) -> Description:
     Raises:
         MisuseError: No such file, no YAML, neither names nor nc, or a `path` that is nowhere but beside it.
     """
-    path = find_description(source)
+    theirs = _of_ultralytics()
+    path = find_description(source) or (None if Path(source).exists() else theirs.get(_yaml_name(source)))
     if path is None:
         folder, name = Path(source).parent, Path(source).name
-        near = did_you_mean(name, [*(p.name for p in folder.glob("*.y*ml")), *(f"{n}.yaml" for n in descriptors())])
+        here = [p.name for p in folder.glob("*.y*ml")]
+        near = did_you_mean(name, [*here, *(f"{n}.yaml" for n in descriptors()), *theirs])
         raise MisuseError(f"data={source}: no such data set YAML{near}")
     raw = read_mapping("data", path)
     root = _root(path, raw.get("path"))
@@ -96,6 +100,18 @@ def descriptors() -> dict[str, Path]:
     """The data set descriptors that come with yolo-kd, by name."""
     folder = Path(str(files("yolo_kd.data")))
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def _of_ultralytics() -> dict[str, Path]:
+    """The descriptors that come with Ultralytics, by file name; it is not imported, as that takes seconds and torch."""
+    spec = find_spec("ultralytics")
+    folders = [Path(place) / "cfg" / "datasets" for place in (spec and spec.submodule_search_locations) or ()]
+    return {path.name: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+
+
+def _yaml_name(source: str | Path) -> str:
+    """The name with the suffix that Ultralytics adds to a bare one."""
+    return str(source) if Path(source).suffix in {".yaml", ".yml"} else f"{source}.yaml"
 
 
 def _root(source: Path, given: Any) -> Path:

@@ -36,7 +36,10 @@ KINDS: dict[str, Kind] = {
     "image_empty": Kind("a file of 0 bytes; training goes on without it", stops=True),
     "image_damaged": Kind("cut off, damaged or no picture; training goes on without it", stops=True),
     "image_tiny": Kind("below 10 pixels; training goes on without it", stops=True),
-    "image_giant": Kind("more than 100 million pixels"),
+    "image_oversized": Kind("more pixels than PIL opens; training goes on without it", stops=True),
+    "image_giant": Kind(
+        "more than 100 million pixels or 16384 on a side; trained on, but not calibrated or evaluated on"
+    ),
     "image_black": Kind("16 bits a channel, black in its upper 8, which is all that training sees"),
     "label_unreadable": Kind("cannot be read; training goes on without the image", stops=True),
     "label_malformed": Kind("a line that is no box; training goes on without the image", stops=True),

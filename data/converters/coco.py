@@ -3,6 +3,7 @@
 `images` have id, file_name, width and height; `annotations` image_id, category_id, bbox (left, top, width, height in
 pixels) and iscrowd; `categories` id and name. Category ids are any numbers (COCO's 80 go to 90); class ids are their
 order. iscrowd marks a group as one region: dropped and counted, as everywhere. A picture without annotations has none.
+Roboflow puts each part's file beside its pictures, and calls val valid.
 https://cocodataset.org/#format-data
 """
 
@@ -21,16 +22,22 @@ from yolo_kd.errors import MisuseError
 
 PARTS = ("train", "val", "test")
 OF_ELSE = ("captions", "image_info", "panoptic", "person_keypoints", "stuff")  # what else COCO asks for
+ROBOFLOW = "_annotations.coco.json"
+FOLDERS = {"train": ("train",), "val": ("valid", "val"), "test": ("test",)}  # where Roboflow puts it
+NO_BOX = "bbox is not 4 finite numbers"
 UNKNOWN = "no train, val or test in its name"
 NEEDED = {
     "images": ("id", "file_name"),
-    "annotations": ("image_id", "category_id", "bbox"),
+    "annotations": ("image_id", "category_id"),
     "categories": ("id", "name"),
 }
 
 
 class Coco:
-    """`source` holds annotations/*train*.json and *val*.json (instances_ only, where there are several), and the pictures."""
+    """`source` holds annotations/*train*.json and *val*.json (instances_ only, where there are several), and the pictures.
+
+    Or train/_annotations.coco.json and valid/_annotations.coco.json, each among its pictures.
+    """
 
     def __init__(self, source: Path, names: Sequence[str] | None = None) -> None:
         self._source = source
@@ -45,7 +52,7 @@ class Coco:
 
     def parts(self) -> Mapping[str, str]:
         """See `Reader`."""
-        return {part: path.name for part, path in self._files.items()}
+        return {part: _name(path) for part, path in self._files.items()}
 
     def count(self, part: str) -> int:
         """See `Reader`."""
@@ -66,6 +73,8 @@ class Coco:
                 category = tables.category[k]
                 if tables.crowd[k]:
                     record.dropped.append(("iscrowd: a group as one region", where))
+                elif k in tables.boxless:
+                    record.dropped.append((NO_BOX, f"{where}: {tables.boxless[k]}"))
                 elif category not in tables.categories:
                     record.dropped.append((f"category {category} is not in the file's categories", where))
                 else:
@@ -79,7 +88,7 @@ class Coco:
         self._named[part] = {folder / name for name, _, _ in tables.images.values()}
         if self._named.keys() == self._files.keys():  # parts may share a folder
             named = set().union(*self._named.values())
-            why = f"no entry in {' or '.join(file.name for file in self._files.values())}"
+            why = f"no entry in {' or '.join(self.parts().values())}"
             yield from unnamed({image.parent for image in named}, named, path.parent, why)
 
     def remarks(self) -> Sequence[str]:
@@ -112,6 +121,7 @@ class _Tables:
         self.categories: dict[int, str] = {}
         self.owner, self.category, self.lines, self.crowd = array("q"), array("q"), array("q"), array("b")
         self.boxes = array("d")
+        self.boxless: dict[int, str] = {}  # annotation to what it has for a box
         seen = set()
         for key, number, line, entry in entries(path):
             seen.add(key)
@@ -138,10 +148,15 @@ class _Tables:
         self.images[own] = (str(name), size, line)
 
     def _annotations(self, entry: dict[str, Any], where: str, line: int) -> None:
-        box = entry["bbox"]
-        if not isinstance(box, list) or len(box) != 4:
-            raise MisuseError(f"{where}: expected bbox as 4 numbers, found {str(box)[:60]}")
-        self.boxes.extend(numbers([str(value) for value in box], where))
+        box = entry.get("bbox")
+        try:
+            edges = numbers([str(value) for value in box], where) if isinstance(box, list) else []
+        except MisuseError:
+            edges = []
+        if len(edges) != 4:
+            self.boxless[len(self.owner)] = str(box)[:60]
+            edges = [0.0] * 4
+        self.boxes.extend(edges)
         self.owner.append(self._index(entry["image_id"], where))
         self.category.append(_whole(entry["category_id"], where))
         self.crowd.append(bool(entry.get("iscrowd")))
@@ -167,9 +182,10 @@ def _files(source: Path) -> dict[str, Path]:
     folder, found = _annotations(source), dict[str, Path]()
     for part in PARTS:
         files = sorted(p for p in folder.glob(f"*{part}*.json") if not p.name.startswith("image_info"))
-        boxes = [p for p in files if p.name.startswith("instance")] or files
+        beside = [path for name in FOLDERS[part] if (path := source / name / ROBOFLOW).is_file()]
+        boxes = [p for p in files if p.name.startswith("instance")] or files or beside
         if len(boxes) > 1:
-            names = ", ".join(p.name for p in boxes[:4])
+            names = ", ".join(_name(p) for p in boxes[:4])
             raise MisuseError(f"source={source}: {part} could be {names}; leave one of them in {folder.name}/")
         if boxes:
             other = next((known for known, path in found.items() if path == boxes[0]), None)
@@ -180,8 +196,15 @@ def _files(source: Path) -> dict[str, Path]:
                 )
             found[part] = boxes[0]
     if not found:
-        raise MisuseError(f"source={source}: expected annotations/*train*.json or *val*.json there")
+        raise MisuseError(
+            f"source={source}: expected annotations/*train*.json or *val*.json there, or train/{ROBOFLOW}"
+        )
     return found
+
+
+def _name(path: Path) -> str:
+    """What a part's file is called, with its folder where that says which part it is."""
+    return f"{path.parent.name}/{path.name}" if path.name == ROBOFLOW else path.name
 
 
 def _annotations(source: Path) -> Path:
@@ -192,7 +215,8 @@ def _folder(source: Path, part: str, path: Path, tables: _Tables) -> Path:
     """Where the pictures of a part lie: the first usual place that has the first of them."""
     stem = path.stem.removeprefix("instances_").removeprefix("instance_")
     names = [name for name, _, _ in tables.images.values()]
-    places = [source / sub / name for sub in ("", "images") for name in (stem, part, f"{part}2017", "")]
+    usual = [source / sub / name for sub in ("", "images") for name in (stem, part, f"{part}2017", "")]
+    places = [path.parent] if path.name == ROBOFLOW else usual
     for place in places:
         if names and any((place / name).is_file() for name in names[:20]):
             return place

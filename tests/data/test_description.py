@@ -9,6 +9,7 @@ import pytest
 import yaml
 from yolo_kd.data.description import descriptors, find_description, miscount, read_description
 
+from yolo_kd.cli import main
 from yolo_kd.errors import MisuseError
 
 
@@ -131,6 +132,38 @@ def test_a_name_without_a_file_is_one_that_comes_along(elsewhere: Path, monkeypa
     assert find_description("sub/birds.yaml") is None and find_description("birds") is None
     with pytest.raises(MisuseError, match=r"bird.yaml: no such data set YAML \(did you mean 'birds.yaml'\?\)"):
         read_description("bird.yaml")
+
+
+@pytest.mark.parametrize("name", ["coco8.yaml", "coco8", "VisDrone.yaml", "DOTAv1.5"])
+def test_a_name_of_ultralytics_is_its_descriptor(elsewhere: Path, name: str) -> None:
+    from ultralytics.data.utils import check_det_dataset
+    from ultralytics.utils import ROOT
+
+    source = ROOT / "cfg/datasets" / (name if name.endswith(".yaml") else f"{name}.yaml")
+    raw = yaml.safe_load(source.read_text(encoding="utf-8"))
+    for part in ("train", "val"):
+        (elsewhere / "sets" / raw["path"] / raw[part]).mkdir(parents=True)
+    found, theirs = read_description(name), check_det_dataset(name, autodownload=False)
+    assert found.source == source and found.names == theirs["names"]
+    assert all(str(found.parts[part][0]) == theirs[part] for part in ("train", "val"))
+    (elsewhere / "cwd/coco8.yaml").write_text(write(elsewhere / "mine").read_text())
+    assert read_description("coco8.yaml").names == {0: "a"}, "a file that lies here goes first"
+
+
+@pytest.mark.parametrize("mode", ["check", "split"])
+@pytest.mark.parametrize("name", ["coco8.yaml", "visdrone.yaml"])
+def test_a_data_set_that_is_known_and_not_there_is_one_line(elsewhere: Path, capsys, mode: str, name: str) -> None:
+    more = ["by=scene", "out=new.yaml"] if mode == "split" else []
+    assert main(["data", mode, f"data={name}", *more]) == 2
+    said = capsys.readouterr()
+    assert not said.out and len(said.err.splitlines()) == 1
+    place = elsewhere / "cwd" / ("VisDrone" if name == "visdrone.yaml" else "coco8") / "images/train"
+    assert f"{name}: " in said.err and str(place) in said.err
+
+
+def test_what_is_nearly_a_name_of_ultralytics(elsewhere: Path) -> None:
+    with pytest.raises(MisuseError, match=r"coco9\.yaml: no such data set YAML \(did you mean 'coco8\.yaml'\?\)"):
+        read_description("coco9.yaml")
 
 
 def test_those_that_come_along_are_yaml_files() -> None:

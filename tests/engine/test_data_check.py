@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from yolo_kd.cfg.settings import resolve
 
 from yolo_kd.engine import data_check
@@ -67,9 +71,21 @@ def lose(data: Path) -> None:
     data.write_text(yaml.safe_dump({**yaml.safe_load(data.read_text()), "train": "train.txt"}))
 
 
+def inflate(data: Path) -> None:
+    """One bit a pixel: 24 kB on the disk, 600 MB once decoded."""
+    bits = np.zeros((10_000, 20_000), bool)
+    Image.fromarray(bits).save(data.parent / "images/train/000.png")
+
+
 @pytest.mark.parametrize(
     ("spoil", "kind"),
-    [(cut, "image_damaged"), (scratch, "image_damaged"), (malform, "label_class"), (lose, "image_missing")],
+    [
+        (cut, "image_damaged"),
+        (scratch, "image_damaged"),
+        (malform, "label_class"),
+        (lose, "image_missing"),
+        (inflate, "image_oversized"),
+    ],
 )
 def test_what_would_change_the_training_is_refused_forced_or_not_looked_at(
     data: Path, spoil: Callable[[Path], None], kind: str
@@ -98,6 +114,22 @@ def test_what_training_does_not_list_stops_none_and_what_it_lists_is_looked_at(d
     (data.parent / "images/train/flight").symlink_to(data.parent / "flight")
     with pytest.raises(GateError, match=r"1 findings would silently change this training \(image_damaged\)"):
         check_data(Told(data))
+
+
+def test_a_picture_is_refused_where_ultralytics_leaves_it_out_for_its_size_and_not_before(data: Path) -> None:
+    from ultralytics.data.utils import verify_image
+
+    image = data.parent / "images/train/000.png"
+    for sides_wh, oversized in (((17_895, 10_000), False), ((17_896, 10_000), True)):
+        Image.new("1", sides_wh).save(image)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            _, found, corrupt, said = verify_image(((str(image), 0), ""))
+        assert (found, corrupt) == (not oversized, oversized) and ("exceeds limit" in said) is oversized
+        told = Told(data)
+        with pytest.raises(GateError, match="image_oversized") if oversized else nullcontext():
+            check_data(told)
+        assert any(f"17{'896' if oversized else '895'}x10000 pixels" in line for line in told.lines)
 
 
 def test_a_leak_is_said_and_not_refused(data: Path) -> None:

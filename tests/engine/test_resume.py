@@ -224,10 +224,18 @@ class TestLonger:
         assert trainer.scheduler.get_last_lr()[0] == pytest.approx(0.01 * (0.25 * 0.99 + 0.01))
         assert torch.load(trainer.last, weights_only=False)["train_args"]["epochs"] == 4
 
-    def test_a_run_that_is_over_goes_on_from_its_float32_weights(self, train):
+    def test_a_run_that_is_over_goes_on_from_its_float32_weights(self, train, tmp_path):
         first = train(epochs=2, **PLAIN)
         with pytest.raises(MisuseError, match=r"this run is over after 2 of 2 epochs; to train longer raise epochs="):
             distill(resume=first.last)
+        plain = Path(shutil.copytree(first.save_dir, tmp_path / "plain")) / "weights/last.pt"
+        plain.with_name("last.kd.pt").unlink()
+        for keys in ({}, {"epochs": 3}):  # Ultralytics' own refusal is an AssertionError, and names no epochs=
+            with pytest.raises(
+                MisuseError, match=r"this run is over, .* needs the last\.kd\.pt .* use student="
+            ) as refusal:
+                distill(resume=plain, **keys)
+            assert str(plain) in str(refusal.value)
         start: dict[str, Any] = {}
 
         class Resumed(DistillationTrainer):
@@ -311,6 +319,7 @@ def test_a_full_disk_leaves_the_older_pair_and_ends_with_a_line(
     assert trainer.epoch == 2 and resume.is_stripped(last, resume.state_of(last))
     assert [row["epoch"] for row in csv.DictReader(trainer.csv.read_text().splitlines())] == ["1", "2", "3"]
     assert ("every epoch is done; what is left is the final evaluation" in lines) == (method == "final_eval")
+    assert "going on with epoch 4 of 3" not in lines
 
 
 def test_results_are_drawn_while_a_kill_can_still_be_made_up_for(train, monkeypatch):

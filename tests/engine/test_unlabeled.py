@@ -9,6 +9,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -328,6 +329,35 @@ def test_a_damaged_list_is_one_line(tmp_path, text, said):
     record.write_text(text)
     with pytest.raises(MisuseError, match=f"no list of unlabeled pictures as a run writes it .*{said}.*start anew"):
         unlabeled._require(record, resolve({"teacher": "t.pt", "unlabeled": "pool"}))
+
+
+@pytest.mark.parametrize("left", ["frames", "video"])
+def test_frames_are_found_where_the_cache_is_now(tmp_path, pictures, monkeypatch, left):
+    """A run that moved with its cache, or has only the videos left, goes on with the same frames."""
+    video = tmp_path / "a.avi"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    for i in range(8):
+        writer.write(np.full((48, 64, 3), 30 * i, np.uint8))
+    writer.release()
+    kd = resolve({"teacher": "t.pt", "unlabeled": str(video), "unlabeled_frames": 3})
+    args = SimpleNamespace(split="val", fraction=1.0)
+    data = {part: str(pictures.parent / "images" / part) for part in ("train", "val")}
+    run = SimpleNamespace(kd=kd, args=args, data=data, save_dir=tmp_path, resume=False, log=print)
+    monkeypatch.setenv("YOLO_KD_HOME", str(tmp_path / "before"))
+    unlabeled.collect(run)
+    before = unlabeled._recorded(tmp_path / unlabeled.RECORD)["images"]
+    assert len(before) == 3 and all(path.is_relative_to(tmp_path / "before") for path in before)
+    contents = [path.read_bytes() for path in before]
+    if left == "frames":
+        (tmp_path / "before").rename(tmp_path / "after")
+        video.unlink()
+    else:
+        shutil.rmtree(tmp_path / "before")
+    monkeypatch.setenv("YOLO_KD_HOME", str(tmp_path / "after"))
+    run.resume = True
+    unlabeled.collect(run)
+    after = unlabeled._recorded(tmp_path / unlabeled.RECORD)["images"]
+    assert [path.read_bytes() for path in after] == contents and [p.name for p in after] == [p.name for p in before]
 
 
 def test_a_name_that_is_too_long_is_of_a_picture_that_is_gone(tmp_path):

@@ -37,6 +37,7 @@ from yolo_kd.engine.resume import (
     join_optimizer,
     load_sidecar,
     room_for,
+    run_is_over,
     save_sidecar,
     settle,
     sidecar_path,
@@ -161,6 +162,8 @@ class ResumableTrainer(ultra.DetectionTrainer):
         path = Path(self.args.model).resolve()
         state = state_of(path)
         if state is None:
+            if ckpt.get("epoch", -1) < 0:  # stripped
+                raise run_is_over(path)
             self.log(
                 "WARNING no last.kd.pt beside the checkpoint: not bit-exact; gains that were fixed stay (kd.yaml), other gains, "
                 "adapters and ranges start anew"
@@ -170,10 +173,7 @@ class ResumableTrainer(ultra.DetectionTrainer):
             return
         stripped = is_stripped(path, state)
         if stripped and not self.longer:
-            raise MisuseError(
-                f"resume={path}: this run is over after {state['epoch'] + 1} of {state['epochs']} epochs; to train longer "
-                f"raise epochs=, to start from its weights use student={path}"
-            )
+            raise run_is_over(path, state)
         if path.name == PREVIOUS:
             self.log(f"WARNING last.pt or its sidecar is damaged: going on from the save before ({PREVIOUS})")
         self.resumed = state
@@ -195,7 +195,8 @@ class ResumableTrainer(ultra.DetectionTrainer):
                 "WARNING not bit-exact: other pictures or another batch size than before, so the epoch starts anew and the "
                 "order of the pictures is drawn anew"
             )
-        self.log(f"going on with epoch {self.start_epoch + 1} of {self.epochs}{place}")
+        if not state["done"] or self.longer:
+            self.log(f"going on with epoch {self.start_epoch + 1} of {self.epochs}{place}")
 
     def _start_loop(self) -> None:
         """Right before the loop, whose own counters start at zero."""

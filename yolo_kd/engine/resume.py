@@ -189,6 +189,16 @@ def is_stripped(path: Path, state: dict[str, Any]) -> bool:
     return state.get("stripped") == sha256(path)
 
 
+def run_is_over(path: Path, state: Mapping[str, Any] | None = None) -> MisuseError:
+    """What to say of a checkpoint that the end of its run left, with its sidecar's state or without a sidecar."""
+    over = f"resume={path}: this run is over"
+    weights = f"to start from its weights use student={path}"
+    if state is None:
+        return MisuseError(f"{over}, and to train longer needs the {SIDECAR} beside it, which is not there; {weights}")
+    done = f"after {state['epoch'] + 1} of {state['epochs']} epochs"
+    return MisuseError(f"{over} {done}; to train longer raise epochs=, {weights}")
+
+
 @contextmanager
 def room_for(what: str, last: Path, epoch: int) -> Iterator[None]:
     """A disk without room as one line that says what is still there.

@@ -46,6 +46,8 @@ from yolo_kd.engine.terms import adapter_parameters
 from yolo_kd.engine.unlabeled import Unlabeled, collect, refuse_with, training_loader, with_train_part, without_labels
 from yolo_kd.errors import MisuseError
 
+LARGEST_SEED = (1 << 32) - 1  # NumPy's, which Ultralytics seeds as well
+
 
 class DistillationTrainer(ResumableTrainer):
     """Trains a plain student under a teacher; `YOLO("yolov8n.yaml").train(trainer=DistillationTrainer, teacher=...)`.
@@ -74,6 +76,8 @@ class DistillationTrainer(ResumableTrainer):
             self.kd = resolve_travelled(ours)
             if self.kd.qat:
                 check_keys(theirs)
+            if isinstance(seed := theirs.get("seed"), int) and seed > LARGEST_SEED:
+                raise MisuseError(f"seed={seed}: expected a whole number from 0 to {LARGEST_SEED}")
             if self.kd.unlabeled:
                 refuse_with(theirs)
             if self.kd.augment and "kd" not in ours:  # in a worker they are among its keys already

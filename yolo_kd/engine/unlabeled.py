@@ -104,7 +104,8 @@ def collect(trainer: Any) -> None:
         raise MisuseError(f"{KEY}={_named(trainer.kd)}: no picture is left that is not labelled already")
     _refuse_leak(trainer, images)
     plain = {"sources": list(trainer.kd.unlabeled), "videos": [str(v) for v in sources.videos]}
-    write_text(record, json.dumps({**plain, "images": [str(i) for i in images]}, indent=1) + "\n", "project")
+    entries = [str(i.relative_to(cache_home()) if i.is_relative_to(cache_home() / FOLDER) else i) for i in images]
+    write_text(record, json.dumps({**plain, "images": entries}, indent=1) + "\n", "project")
 
 
 def training_loader(
@@ -259,7 +260,7 @@ def _recorded(path: Path) -> dict[str, list[Path]]:
         found = parse_json(path.read_text(encoding="utf-8"))
         if wrong := misfit(found, LISTS):
             raise ValueError(f"{wrong} is no path")
-        lists = {key: [Path(entry) for entry in found[key]] for key in LISTS}
+        lists = {key: [_placed(Path(entry)) for entry in found[key]] for key in LISTS}
         others = [image for image in lists["images"] if image.suffix.lower() not in IMAGE_SUFFIXES]
         if others or not lists["images"]:
             raise ValueError(f"'{others[0]}' is no picture" if others else "no picture")
@@ -267,6 +268,11 @@ def _recorded(path: Path) -> dict[str, list[Path]]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:100]
         raise MisuseError(f"{path}: no list of unlabeled pictures as a run writes it ({reason}); start anew") from None
+
+
+def _placed(entry: Path) -> Path:
+    """A recorded path; frames are recorded from the cache folder on, which may have moved: their names are of the content."""
+    return cache_home() / entry if entry.parts[:1] == (FOLDER,) else entry
 
 
 def _require(record: Path, kd: DistillSettings) -> None:

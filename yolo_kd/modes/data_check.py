@@ -41,9 +41,14 @@ def main(keys: dict[str, Any]) -> int:
     out = Path(str(keys["out"])) if keys["out"] else None
     if out is not None:
         refuse_taken(out, '"findings"')
-    report = check(
-        read_description(str(keys["data"])), not keys["quick"], keys["near"], float(keys["leak"]), keys["jobs"], Line()
-    )
+    data = read_description(str(keys["data"]))
+    places = [place for entries in data.parts.values() for place in entries]
+    if places and not any(place.exists() for place in places):
+        raise MisuseError(
+            f"data={keys['data']}: not on this disk: {places[0]} is not there, nor is any other that {data.source} names; fetch it, "
+            "or mend path: in a copy"
+        )
+    report = check(data, not keys["quick"], keys["near"], float(keys["leak"]), keys["jobs"], Line())
     if out is not None:
         write_text(out, report.to_json())
     where = f", all in {out}" if out else "; out=check.json lists all"
@@ -58,7 +63,7 @@ def help_text() -> str:
     """The keys."""
     return f"""usage: yolo-kd data check data=<data.yaml> [key=value ...]
 
-  data=         data set YAML, or the name of one that comes with yolo-kd; nothing is written or repaired there
+  data=         data set YAML, or the name of one that comes with yolo-kd or Ultralytics; nothing is written or repaired there
   out=          JSON file for all findings; the terminal shows the first of each kind
   near={NEAR}        of 64 bits: two pictures that differ in no more look the same (val and test against train)
   leak={LEAK:g}     share of val or test that may look like training pictures; more is an error

@@ -26,6 +26,7 @@ from yolo_kd.pictures.wholeness import is_whole
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm"})
 LARGEST = 100_000_000  # pixels; 300 MB once decoded, more than any sensor of a drone or car gives in one frame
+OPENED = 178_956_970  # pixels; PIL, with which training looks at every picture, opens none that has more
 LONGEST = 1 << 14  # pixels a side; the letterbox takes no more
 
 
@@ -33,7 +34,7 @@ class PictureError(MisuseError):
     """A file that is no usable picture.
 
     Args:
-        kind: "missing", "unreadable", "empty", "damaged", "giant" or "black".
+        kind: "missing", "unreadable", "empty", "damaged", "giant", "oversized" or "black".
         message: One line that names the file.
     """
 
@@ -198,13 +199,15 @@ def _checked_size(path: Path, file: BinaryIO) -> tuple[int, int] | None:
 
 
 def _refuse_giant(path: Path, size_hw: tuple[int, int]) -> None:
-    limit = ""
-    if size_hw[0] * size_hw[1] > LARGEST:
+    limit, kind = "", "giant"
+    if size_hw[0] * size_hw[1] > OPENED:
+        limit, kind = f"more than the {OPENED} that PIL opens", "oversized"
+    elif size_hw[0] * size_hw[1] > LARGEST:
         limit = f"more than {LARGEST // 10**6} million"
     elif max(size_hw) > LONGEST:
         limit = f"more than {LONGEST} on a side"
     if limit:
-        raise PictureError("giant", f"{path}: has {size_hw[1]}x{size_hw[0]} pixels, {limit}; cut it up")
+        raise PictureError(kind, f"{path}: has {size_hw[1]}x{size_hw[0]} pixels, {limit}; cut it up")
 
 
 def _damaged(path: Path, size: tuple[int, int] | None) -> PictureError:

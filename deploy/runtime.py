@@ -243,10 +243,12 @@ def _mask(names: Mapping[int, str], classes: Iterable[int | str] | int | str) ->
     """(classes of the net,) bool: which are wanted."""
     by_name = {name: index for index, name in names.items()}
     mask = np.zeros(len(names), bool)
-    for one in [classes] if isinstance(classes, int | str) else classes:
+    for one in [classes] if isinstance(classes, str) or not isinstance(classes, Iterable) else classes:
         index = by_name.get(one, -1) if isinstance(one, str) else one
-        if isinstance(index, bool) or index not in names:
+        if isinstance(index, bool | float) or index not in names:
             hint = did_you_mean(one, by_name) if isinstance(one, str) else f", its ids are 0 to {len(names) - 1}"
             raise MisuseError(f"classes: the net has no class {one}{hint}")
         mask[index] = True
+    if not mask.any():
+        raise MisuseError("classes: expected at least one class, found none, which would never detect anything; None takes all")
     return mask

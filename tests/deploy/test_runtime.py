@@ -88,6 +88,8 @@ def test_what_is_kept(detector: Detector, keys: dict[str, Any], scores: list[flo
         ({"max_detections": 0}, "max_detections=0: expected a whole number"),
         ({"classes": ["kint2"]}, r"the net has no class kint2 \(did you mean 'kind2'\?\)"),
         ({"classes": [3]}, "the net has no class 3, its ids are 0 to 2"),
+        ({"classes": 1.0}, "the net has no class 1.0, its ids are 0 to 2"),
+        ({"classes": []}, "expected at least one class, found none"),
         ({"classes": [-1]}, "no class -1"),
     ],
 )

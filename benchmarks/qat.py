@@ -113,6 +113,7 @@ def _quantized(checkpoint: Path, data: Path, keys: dict[str, Any], out: Path) ->
         f"imgsz={keys['imgsz']}",
         "backend=all",
         "overwrite=true",
+        "gate=false",  # which would put layers back into float in some arms and not in others
     ]
     _once(folder / f"{checkpoint.stem}_int8", ["quantize", *words])
     return {net: folder / name.format(checkpoint.stem) for net, name in NETS.items()}

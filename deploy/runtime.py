@@ -250,5 +250,7 @@ def _mask(names: Mapping[int, str], classes: Iterable[int | str] | int | str) ->
             raise MisuseError(f"classes: the net has no class {one}{hint}")
         mask[index] = True
     if not mask.any():
-        raise MisuseError("classes: expected at least one class, found none, which would never detect anything; None takes all")
+        raise MisuseError(
+            "classes: expected at least one class, found none, which would never detect anything; None takes all"
+        )
     return mask

@@ -162,8 +162,8 @@ def test_a_data_set_that_is_known_and_not_there_is_one_line(elsewhere: Path, cap
 
 
 def test_what_is_nearly_a_name_of_ultralytics(elsewhere: Path) -> None:
-    with pytest.raises(MisuseError, match=r"coco9\.yaml: no such data set YAML \(did you mean 'coco8\.yaml'\?\)"):
-        read_description("coco9.yaml")
+    with pytest.raises(MisuseError, match=r"coco1288\.yaml: no such data set YAML \(did you mean 'coco128\.yaml'\?\)"):
+        read_description("coco1288.yaml")
 
 
 def test_those_that_come_along_are_yaml_files() -> None:

@@ -155,5 +155,5 @@ def test_a_mode_finds_a_descriptor_by_its_name(tmp_path: Path, monkeypatch, caps
     )
     api.distill(student="yolov8n.yaml", data="soda10m.yaml", distill="none")
     assert seen == [str(descriptors()["soda10m"])]
-    assert main(["data", "check", "data=soda10m.yaml"]) == 3 and "part_missing" in capsys.readouterr().out
+    assert main(["data", "check", "data=soda10m.yaml"]) == 2 and "not on this disk" in capsys.readouterr().err
     assert main(["data", "check", "data=soda10.yaml"]) == 2 and "did you mean 'soda10m.yaml'" in capsys.readouterr().err

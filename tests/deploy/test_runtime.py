@@ -70,7 +70,6 @@ def test_a_case_by_hand(detector: Detector) -> None:
         ({"classes": 0}, [0.7]),
         ({"classes": ["kind0", 2]}, [0.7, 0.6]),
         ({"classes": np.array([1])}, []),
-        ({"classes": []}, []),
     ],
 )
 def test_what_is_kept(detector: Detector, keys: dict[str, Any], scores: list[float]) -> None:

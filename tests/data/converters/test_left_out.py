@@ -169,3 +169,23 @@ def test_without_any_picture_there_is_no_data_set(tmp_path: Path) -> None:
         converted(tmp_path, "kitti")
     assert not (tmp_path / "out/data.yaml").exists()
     assert json.loads((tmp_path / "out" / REPORT).read_text())["refused"]["the picture is empty"]["count"] == 2
+
+
+BAD_BOXES = ["[]", "null", "[10, 20, 40]", '[10, 20, 40, "wide"]', "[10, 20, 40, NaN]", '{"x": 10}']
+
+
+@pytest.mark.parametrize("box", [*BAD_BOXES, None], ids=[*BAD_BOXES, "missing"])
+def test_a_coco_annotation_without_a_box_is_left_out_and_counted(tmp_path: Path, box: str | None) -> None:
+    """Exporters write bbox: [] for what was only outlined or tagged; one of these must not cost the data set."""
+    coco(tmp_path / "in")
+    path = tmp_path / "in/annotations/instances_val2017.json"
+    whole = '"bbox": [10, 20, 40, 60], '
+    path.write_text(path.read_text().replace(whole, "" if box is None else f'"bbox": {box}, ', 1))
+    found = convert("coco", tmp_path / "in", tmp_path / "out")
+    assert (tmp_path / "out/labels/val/val0.txt").read_text() == "0 0.975000 0.950000 0.050000 0.100000\n", (
+        "the others are as they were"
+    )
+    row = json.loads((tmp_path / "out" / REPORT).read_text())["dropped"]["bbox is not 4 finite numbers"]
+    shown = str(None if box is None else json.loads(box))
+    assert row == {"count": 1, "examples": [f"{path}:1, annotations[0]: {shown}"]}
+    assert any("objects left out: 1, bbox is not 4 finite numbers" in line for line in found.lines())

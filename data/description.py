@@ -54,12 +54,13 @@ def read_description(source: str | Path) -> Description:
     Raises:
         MisuseError: No such file, no YAML, neither names nor nc, or a `path` that is nowhere but beside it.
     """
-    theirs = _of_ultralytics()
-    path = find_description(source) or (None if Path(source).exists() else theirs.get(_yaml_name(source)))
+    path = find_description(source)
+    if path is None and not Path(source).exists():
+        path = _of_ultralytics().get(_yaml_name(source))
     if path is None:
         folder, name = Path(source).parent, Path(source).name
         here = [p.name for p in folder.glob("*.y*ml")]
-        near = did_you_mean(name, [*here, *(f"{n}.yaml" for n in descriptors()), *theirs])
+        near = did_you_mean(name, [*here, *(f"{n}.yaml" for n in descriptors()), *_of_ultralytics()])
         raise MisuseError(f"data={source}: no such data set YAML{near}")
     raw = read_mapping("data", path)
     root = _root(path, raw.get("path"))

@@ -76,7 +76,7 @@ class DistillationTrainer(ResumableTrainer):
             self.kd = resolve_travelled(ours)
             if self.kd.qat:
                 check_keys(theirs)
-            if isinstance(seed := theirs.get("seed"), int) and seed > LARGEST_SEED:
+            if isinstance(seed := theirs.get("seed"), int) and not 0 <= seed <= LARGEST_SEED:
                 raise MisuseError(f"seed={seed}: expected a whole number from 0 to {LARGEST_SEED}")
             if self.kd.unlabeled:
                 refuse_with(theirs)

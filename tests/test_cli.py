@@ -125,6 +125,7 @@ def test_help_and_version(capsys):
         (("train", "teacher=TEACHER", "data=DATA", "epochs=many"), "epochs=many"),
         (("train", "teacher=TEACHER", "data=DATA", "distill_model=TEACHER"), "use one"),
         (("train", "distill=none", "data=DATA", "seed=8589934592"), "seed=8589934592: expected a whole number from 0"),
+        (("train", "distill=none", "data=DATA", "seed=-1"), "seed=-1: expected a whole number from 0"),
         (("train", "distill=none", "data=DATA", "pretrained=gone.pt"), "pretrained=gone.pt: no such file"),
         (("train", "distill=none", "data=DATA", "distill_model=gone.pt"), "distill_model=gone.pt: no such file"),
         (("train", "resume=gone.pt"), "resume=gone.pt: no such file"),

@@ -137,6 +137,17 @@ def read_artifact(source: str | Path) -> Artifact:
     return _from_metadata(model)
 
 
+def refuse_inside(out: Path, key: str = "out") -> None:
+    """Refuse a place in the folder of an artifact, all files of which its next verdict hashes.
+
+    Raises:
+        MisuseError: One of the folders above has a manifest.
+    """
+    for folder in out.resolve().parents:
+        if (folder / MANIFEST).is_file():
+            raise MisuseError(f"{key}={out}: is in the artifact's own folder; choose a place outside of {folder}")
+
+
 def write_manifest(artifact: Artifact) -> Artifact:
     """Write artifact.json with the hashes of all files in the folder, in one move; returns it with these hashes.
 

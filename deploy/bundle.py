@@ -21,7 +21,7 @@ from yolo_kd.cfg.atomic import refusal, refuse_unwritable
 from yolo_kd.cfg.documents import parse_json
 from yolo_kd.deploy import archive
 from yolo_kd.deploy.artifact import MANIFEST as ARTIFACT_MANIFEST
-from yolo_kd.deploy.artifact import Artifact, read_artifact, sha256
+from yolo_kd.deploy.artifact import Artifact, read_artifact, refuse_inside, sha256
 from yolo_kd.deploy.detections import Detections
 
 from yolo_kd.errors import GateError, MisuseError, YoloKDError
@@ -81,7 +81,7 @@ def create(
         raise MisuseError(f"{artifact}: no {ARTIFACT_MANIFEST} in it; make it with yolo-kd quantize or export")
     found.check_files()
     _require_passed(found, allow_rejected)
-    refuse_taken(out, found.folder)
+    refuse_taken(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
@@ -93,18 +93,16 @@ def create(
         raise refusal(error, out) from error
 
 
-def refuse_taken(out: Path, artifact: Path) -> None:
-    """Refuse a place where something lies that is no bundle, or that belongs to what is to be bundled.
+def refuse_taken(out: Path) -> None:
+    """Refuse a place where something lies that is no bundle, or that belongs to an artifact.
 
     Args:
         out: The zip to be.
-        artifact: The folder that goes into it, all files of which the next verdict hashes.
 
     Raises:
-        MisuseError: A folder, or another file, is there; or the place is in the artifact's folder, or cannot be written.
+        MisuseError: A folder, or another file, is there; or the place is in an artifact's folder, or cannot be written.
     """
-    if artifact.resolve() in out.resolve().parents:
-        raise MisuseError(f"out={out}: is in the artifact's own folder; choose a place outside of {artifact}")
+    refuse_inside(out)
     if out.is_dir():
         raise MisuseError(f"out={out}: is a folder, expected a file, e.g. out={out / 'student.zip'}")
     refuse_unwritable(out)

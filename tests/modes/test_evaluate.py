@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from yolo_kd.data.split import read_split
+from yolo_kd.deploy.artifact import write_manifest
 from yolo_kd.deploy.detections import Detections
 
-from tests.deploy.tiny_nets import openvino_net
-from yolo_kd.cli import main
+from tests.deploy.tiny_nets import NET_HW, openvino_net
+from yolo_kd.cli import main, parse
 from yolo_kd.engine import torch_backend
 from yolo_kd.errors import MisuseError
 from yolo_kd.evidence.average_precision import PrecisionMeter
@@ -226,6 +227,57 @@ def test_a_size_that_is_none_is_refused_before_anything_is_opened(float_export, 
     monkeypatch.setattr(evaluate, "open_any", lambda *_: pytest.fail("opened"))
     assert main(["evaluate", f"model={float_export}", f"data={pictures}", "imgsz=abc"]) == 2
     assert "imgsz=abc: expected a side or height,width" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "size"),
+    [
+        (["model=PT"], 640),
+        (["model=PT", "imgsz=320"], 320),
+        (["model=PT", "imgsz=64,96"], (64, 96)),
+        (["model=PT", "beside=OV"], 64),
+        (["model=OV", "beside=PT"], 64),
+        (["model=PT", "beside=WIDE"], NET_HW),
+        (["model=PT", "beside=WIDE", "imgsz=16,32"], NET_HW),
+        (["model=PT", "beside=OV", "imgsz=64"], 64),
+    ],
+)
+def test_a_checkpoint_beside_an_artifact_takes_its_size(float_export, pictures, tmp_path, monkeypatch, words, size):
+    """Compared at 640 pixels, a float parent looked better or worse than its artifact for no reason of precision."""
+    openvino_net(tmp_path / "wide_openvino_model")
+    asked = {}
+
+    def opened(source, keys):
+        asked[source] = keys["imgsz"]
+        raise MisuseError("opened")
+
+    places = {"PT": tmp_path / "best.pt", "OV": float_export, "WIDE": tmp_path / "wide_openvino_model"}
+    monkeypatch.setattr(evaluate, "open_any", opened)
+    keys = {key: places.get(value, value) for key, value in parse(words).items()}
+    with pytest.raises(MisuseError, match="opened"):
+        evaluate.main({**keys, "data": str(pictures)})
+    assert set(asked.values()) == {size}
+
+
+@pytest.mark.parametrize("size", ["imgsz=640", "imgsz=64,96"])
+def test_a_size_that_the_artifact_does_not_have_is_refused(pictures, tmp_path, capsys, monkeypatch, size):
+    """It was passed over."""
+    monkeypatch.setattr(evaluate, "open_any", lambda *_: pytest.fail("opened"))
+    openvino_net(tmp_path / "best_openvino_model")
+    assert main(["evaluate", f"model={tmp_path}/best_openvino_model", f"data={pictures}", size]) == 2
+    printed = capsys.readouterr().err.strip().splitlines()
+    assert len(printed) == 1 and "best_openvino_model takes 16x32; leave imgsz= out" in printed[0]
+
+
+@pytest.mark.parametrize("mode", ["evaluate", "doctor"])
+def test_no_report_lies_among_the_files_of_an_artifact(pictures, tmp_path, capsys, mode):
+    """The next verdict hashed it with them."""
+    folder = write_manifest(openvino_net(tmp_path / "best_openvino_model")).folder
+    before = state(folder)
+    words = [f"model={folder}", f"out={folder}/new/report.json", *([f"data={pictures}"] if mode == "evaluate" else [])]
+    assert main([mode, *words]) == 2
+    assert "report.json: is in the artifact's own folder" in capsys.readouterr().err
+    assert state(folder) == before
 
 
 def test_no_file_of_somebody_else_is_written_over(float_export, pictures, tmp_path, capsys):

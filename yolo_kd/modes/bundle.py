@@ -38,7 +38,7 @@ def main(settings: dict[str, Any]) -> int:
             raise MisuseError(f"{key}= is missing: yolo-kd bundle artifact=<folder> data=<data.yaml>")
     count, out = keys["references"], Path(str(keys["out"]))
     artifact = read_artifact(str(keys["artifact"]))
-    bundle.refuse_taken(out, artifact.folder)  # before the parent runs
+    bundle.refuse_taken(out)  # before the parent runs
     made_from = read_artifact(str(keys["parent"])) if keys["parent"] else find_parent(artifact)
     require_parent(artifact, made_from)  # another net's boxes, or the artifact's own, would prove nothing on the device
     run = _run_of(artifact, Path(str(keys["run"]))) if keys["run"] else None

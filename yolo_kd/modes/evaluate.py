@@ -11,7 +11,7 @@ from typing import Any
 from yolo_kd.cfg.atomic import refuse_taken, write_text
 from yolo_kd.data.corruptions import corruptions
 from yolo_kd.data.split import read_split
-from yolo_kd.deploy.artifact import read_artifact
+from yolo_kd.deploy.artifact import read_artifact, refuse_inside
 from yolo_kd.deploy.runtime import Detector, open_detector
 from yolo_kd.errors import MisuseError, did_you_mean
 from yolo_kd.evidence.average_precision import require_pycocotools
@@ -21,12 +21,13 @@ from yolo_kd.evidence.reference_map import explained, reference_map
 from yolo_kd.evidence.table import aligned
 from yolo_kd.modes.keys import settled
 
+IMGSZ = 640
 DEFAULTS: dict[str, Any] = {
     "model": None,
     "data": None,
     "split": "val",
     "beside": None,
-    "imgsz": 640,
+    "imgsz": None,  # of a checkpoint that stands alone IMGSZ; beside an artifact, the artifact's
     "corruptions": False,
     "ultralytics": True,
     "device": "cpu",
@@ -44,11 +45,13 @@ def main(settings: dict[str, Any]) -> int:
             raise MisuseError(f"{key}= is missing: yolo-kd evaluate model=<.pt, .onnx or folder> data=<data.yaml>")
     if keys["out"]:
         refuse_taken(Path(str(keys["out"])), '"precision_run"')  # before minutes of measuring
-    size = _size(keys["imgsz"])
+        refuse_inside(Path(str(keys["out"])))
+    asked = None if keys["imgsz"] is None else _size(keys["imgsz"])
     split, spoil = read_split(str(keys["data"]), str(keys["split"])), _corruptions(keys["corruptions"])
     sources = [str(keys["model"]), *([str(keys["beside"])] if keys["beside"] else [])]
     for source in sources:
         _check_device(source, str(keys["device"]))
+    keys["imgsz"] = size = _shape(sources, asked)
     beside_theirs = _check_packages(sources, spoil, keys["ultralytics"])
     found: dict[str, Any] = {}
     lines: list[str] = []
@@ -94,6 +97,20 @@ def _size(value: Any) -> int | tuple[int, int]:
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 
+def _shape(sources: list[str], asked: int | tuple[int, int] | None) -> int | tuple[int, int]:
+    """The input size of checkpoints: what was asked for, else that of the artifact beside them, else IMGSZ."""
+    own = {source: read_artifact(source).input_hw for source in sources if not source.endswith(".pt")}
+    for source, (height, width) in own.items():
+        if asked not in (None, (height, width), height if height == width else None):
+            raise MisuseError(
+                f"imgsz={asked}: {Path(source).name} takes {height}x{width}; leave imgsz= out, or export its checkpoint anew"
+            )
+    if asked is not None:
+        return asked
+    height, width = next(iter(own.values()), (IMGSZ, IMGSZ))
+    return height if height == width else (height, width)
+
+
 def help_text() -> str:
     """The keys."""
     return f"""usage: yolo-kd evaluate model=<.pt, .onnx or folder> data=<data.yaml> [key=value ...]
@@ -102,7 +119,7 @@ def help_text() -> str:
   data=         data set YAML; labels are read, nothing is written
   split=val     part of the data set
   beside=       a second model, shown next to the first (the float parent of an artifact)
-  imgsz=640     input size of a checkpoint: a side, or height,width; artifacts have theirs
+  imgsz={IMGSZ}     input size of a checkpoint: a side, or height,width; that of the artifact beside it, which has its own
   corruptions=  true, or some of {", ".join(corruptions())}: AP under each at three strengths
   ultralytics=  false leaves Ultralytics' own mAP out; it is measured on links to the pictures
   device=cpu    cpu, cuda:0 for a checkpoint; CPU, GPU, NPU for an artifact; of two models, one that both can run on

@@ -100,7 +100,28 @@ def test_a_resample_is_the_measurement_on_those_images():
     meter = PrecisionMeter(truths, detections, NAMES)
     alone = PrecisionMeter([truths[i] for i in drawn], [detections[i] for i in drawn], NAMES)
     assert meter.ap_of(drawn) == pytest.approx(alone.precision().ap)
-    assert meter.ap_of(np.arange(12)) == pytest.approx(meter.precision().ap)
+    whole = meter.precision()
+    assert meter.ap_of(np.arange(12)) == pytest.approx(whole.ap)
+    assert meter.precision() == whole and whole.by_size["small"] != whole.ap  # a resample leaves sizes out
+
+
+def test_two_meters_are_resampled_alike_and_each_once(monkeypatch):
+    """The draws, not only their number: the difference of two nets is taken on the same images."""
+    truths, detections = scattered(2)
+    meters = [PrecisionMeter(truths, detections, NAMES) for _ in range(3)]
+    drawn: dict[int, list[list[int]]] = {id(m): [] for m in meters}
+
+    def seen(self, images):
+        drawn[id(self)].append(images.tolist())
+        return float(images.mean())
+
+    monkeypatch.setattr(PrecisionMeter, "ap_of", seen)
+    for other in meters[1:]:
+        assert drop_interval(meters[0], other, resamples=5) == (0.0, 0.0)
+    first, *others = drawn.values()
+    assert len(first) == 5 and others == [first, first] and first[0] != first[1]
+    drop_interval(meters[0], meters[1], resamples=5, seed=1)
+    assert len(first) == 10 and first[5:] != first[:5]
 
 
 def test_interval_of_a_drop_holds_it_and_is_nothing_for_equal_detections():

@@ -86,6 +86,8 @@ class PrecisionMeter:
         shape = (len(self._coco.params.catIds), len(SIZES), self.images)
         self._matches = np.empty(shape, dtype=object)
         self._matches.reshape(-1)[:] = self._coco.evalImgs
+        self._areas = self._coco.params.areaRng
+        self._resampled: dict[tuple[int, int], list[float | None]] = {}
 
     def precision(self) -> Precision:
         """Over all images."""
@@ -102,13 +104,28 @@ class PrecisionMeter:
 
     def ap_of(self, images: np.ndarray) -> float | None:
         """AP over the images with these indices, repeats counted as often as they occur; None without a label."""
-        return _mean(self._accumulate(images)[:, :, :, 0])
+        return _mean(self._accumulate(images, sizes=1)[:, :, :, 0])
 
-    def _accumulate(self, images: np.ndarray) -> np.ndarray:
-        """Precision (10 IoUs, 101 recalls, classes, sizes); -1 where there is nothing to find."""
+    def resampled(self, resamples: int, seed: int) -> list[float | None]:
+        """AP of bootstrap samples of the images; of two meters over the same images, those of the same samples.
+
+        Args:
+            resamples: Number of bootstrap samples.
+            seed: Of the draws.
+        """
+        if (resamples, seed) not in self._resampled:  # one parent is compared with many candidates
+            random = np.random.default_rng(seed)
+            drawn = (random.integers(self.images, size=self.images) for _ in range(resamples))
+            self._resampled[resamples, seed] = [self.ap_of(images) for images in drawn]
+        return self._resampled[resamples, seed]
+
+    def _accumulate(self, images: np.ndarray, sizes: int = len(SIZES)) -> np.ndarray:
+        """Precision (10 IoUs, 101 recalls, classes, the first so many sizes); -1 where there is nothing to find."""
         coco = self._coco
-        coco.evalImgs = self._matches[:, :, images].reshape(-1).tolist()
-        coco.params.imgIds = coco._paramsEval.imgIds = list(range(1, len(images) + 1))
+        coco.evalImgs = self._matches[:, :sizes, images].reshape(-1).tolist()
+        for params in (coco.params, coco._paramsEval):
+            params.imgIds = list(range(1, len(images) + 1))
+            params.areaRng = self._areas[:sizes]
         with contextlib.redirect_stdout(io.StringIO()):
             coco.accumulate()
         return coco.eval["precision"][..., -1]
@@ -138,9 +155,7 @@ def drop_interval(
     """
     if before.images != after.images:
         raise YoloKDError(f"expected the same images, got {before.images} and {after.images}")
-    random = np.random.default_rng(seed)
-    drawn = (random.integers(before.images, size=before.images) for _ in range(resamples))
-    pairs = [(before.ap_of(d), after.ap_of(d)) for d in drawn]
+    pairs = zip(before.resampled(resamples, seed), after.resampled(resamples, seed), strict=True)
     drops = [was - now for was, now in pairs if was is not None and now is not None]
     if not drops:
         raise YoloKDError("none of the resamples holds a labelled box; expected more labelled images")

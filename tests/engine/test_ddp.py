@@ -90,6 +90,26 @@ def test_two_ranks_give_the_gradients_of_the_joined_batch(tmp_path, make_checkpo
         assert torch.allclose(found, wanted, atol=2e-3 * scale + 1e-6, rtol=1e-2), (name, scale)
 
 
+AVERAGE = """
+rank, world, port, teacher_path, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4], sys.argv[5]
+dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
+weights = [torch.nn.Parameter(torch.zeros(2)) for _ in range(2)]
+weights[0].grad = torch.tensor([[1.0, -2.0], [5.0, 4.0]][rank])
+if rank == 0:
+    weights[1].grad = torch.ones(2)  # the other rank's pictures gave it none
+average_gradients(weights)
+torch.save([w.grad for w in weights], f"{out}.{rank}")
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_adapters_learn_from_the_pictures_of_all_ranks(tmp_path):
+    """Above, where the ranks see equal pictures, a rank that goes its own way has the same gradients."""
+    for found in told_by_ranks(AVERAGE, tmp_path, tmp_path / "no.pt"):
+        assert [grad.tolist() for grad in found] == [[3.0, 1.0], [0.5, 0.5]]
+
+
 CALIBRATION = """
 rank, world, port, teacher_path, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4], sys.argv[5]
 torch.set_num_threads(1)

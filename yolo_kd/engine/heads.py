@@ -70,8 +70,9 @@ class TeacherNet(nn.Module):
         super().__init__()
         self.spec = ultra.head_spec(model)
         self.towers = towers
-        self.model = ultra.fuse_for_teaching(model).eval().requires_grad_(False)
+        self.model = ultra.fuse_for_teaching(model).requires_grad_(False)
         self.tap = ultra.TowerTap(self.model)
+        self.eval()
 
     def train(self, mode: bool = True) -> TeacherNet:
         """Stay in eval mode whatever is asked: BN statistics of a teacher never move."""

@@ -35,8 +35,14 @@ class Spy(DistillationTrainer):
                 seen["autocast"] = torch.is_autocast_enabled("cpu")
                 return raw(self, preds, batch)
 
-        assert base is not None
-        self.criterion.__class__ = Watching
+        class Lost(type(base)):
+            def __call__(self, preds, batch):
+                out = ultra.read_outputs(preds)
+                seen["lost"] = {t.dtype for b in out.branches.values() for t in (b.boxes, b.scores)}
+                seen["autocast in the loss"] = torch.is_autocast_enabled("cpu")
+                return super().__call__(preds, batch)
+
+        base.__class__, self.criterion.__class__ = Lost, Watching
 
 
 @pytest.mark.parametrize(
@@ -52,6 +58,7 @@ def test_the_student_runs_in_bf16_where_the_cpu_has_it(train, monkeypatch, capab
     monkeypatch.setattr(trainer_module, "has_bf16", lambda: capable)
     train(Spy, distill="none", fraction=0.5, **keys)
     assert Spy.seen["outputs"] == {dtype} and Spy.seen["autocast"] == (dtype == torch.bfloat16)
+    assert Spy.seen["lost"] == {torch.float32} and not Spy.seen["autocast in the loss"]
 
 
 @pytest.mark.parametrize(("keys", "expected"), [({}, True), ({"channels_last": False}, False)])

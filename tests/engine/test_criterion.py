@@ -1,4 +1,4 @@
-"""Terms that are not finite or say nothing: refused on the first batch, and given up where no gain can be found."""
+"""Terms that are not finite or say nothing are refused or given up; two branches teach by their shares of the loss."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ import math
 
 import pytest
 import torch
+from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import DetectionModel
+from yolo_kd.cfg.settings import Recipe
 
+from yolo_kd.engine import ultra
+from yolo_kd.engine.classes import match
 from yolo_kd.engine.criterion import DistillationCriterion
-from yolo_kd.engine.terms import Term
+from yolo_kd.engine.teacher import Teacher
+from yolo_kd.engine.terms import Term, build_methods
 from yolo_kd.errors import GateError, YoloKDError
 
 
@@ -62,3 +67,24 @@ def test_a_gain_is_fixed_once_half_of_the_batches_said_something(student):
         criterion._measure({"pkd_loss": neck.sum()}, lambda: factor * neck.sum(), {"neck": (neck,)}, 1)  # noqa: B023
     assert term.fixed and term.gain == pytest.approx(1.5)
     assert lines == ["gains: pkd.pkd=1.5 (calibrated, now fixed)"]
+
+
+def test_two_branches_teach_by_the_shares_that_they_have_in_the_detection_loss_now(make_checkpoint):
+    """One-to-many falls from .8 to .1 over the epochs, of which there are three: .8, .45, .1."""
+    net = DetectionModel("yolov10n.yaml", nc=3, verbose=False)
+    net.args = get_cfg(overrides={"epochs": 3})
+    teacher = Teacher(str(make_checkpoint("yolov8n.yaml", seed=1)), torch.device("cpu"))
+    shared = match(teacher.names, teacher.names)
+    methods = build_methods(Recipe("test", {"pcd": {"cls": 1.0}}), ultra.head_spec(net), teacher.spec, shared, print)
+    criterion = DistillationCriterion(net.init_criterion(), net, teacher, methods)
+    seen: list[dict[str, float]] = []
+    forward = methods[0].distiller.forward
+    methods[0].distiller.forward = lambda s, t, y: (seen.append(s.branch_weights), forward(s, t, y))[1]
+    boxes = {"cls": torch.zeros(1, 1), "bboxes": torch.tensor([[0.5, 0.5, 0.8, 0.8]]), "batch_idx": torch.zeros(1)}
+    batch = {"img": torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)), **boxes}
+    preds = net.train()(batch["img"])
+    for _ in range(3):
+        criterion(preds, batch)
+        criterion.update()
+    assert [found["one2many"] for found in seen] == pytest.approx([0.8, 0.45, 0.1])
+    assert [found["one2one"] for found in seen] == pytest.approx([0.2, 0.55, 0.9])

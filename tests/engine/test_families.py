@@ -24,6 +24,7 @@ def test_as_student(train, make_checkpoint, family):
     spec = ultra.head_spec(trainer.model)
     assert spec.dual == (family in DUAL)
     assert all(items[k] > 0 for k in TERMS), items
+    assert all(term.gain > 0 for term in trainer.criterion.terms), "a gradient did not arrive"
 
 
 @pytest.mark.slow
@@ -32,6 +33,7 @@ def test_as_teacher(train, make_checkpoint, family):
     trainer = train(teacher=str(make_checkpoint(family, seed=1)), **ONE_STEP)
     items = {k: float(v) for k, v in trainer.loss_items.items()}
     assert all(items[k] > 0 for k in TERMS), items
+    assert all(term.gain > 0 for term in trainer.criterion.terms), "a gradient did not arrive"
 
 
 @pytest.mark.parametrize("family", FAMILIES)

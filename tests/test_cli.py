@@ -52,8 +52,10 @@ class Bomb:
 
 
 def test_help_and_version(capsys):
-    assert main([]) == 0 and "yolo-kd MODE key=value" in capsys.readouterr().out
-    assert main(["version"]) == 0 and capsys.readouterr().out.strip() == f"yolo-kd {__version__}"
+    for words in ([], ["--help"], ["-h"], ["help"]):
+        assert main(words) == 0 and "yolo-kd MODE key=value" in capsys.readouterr().out
+    for word in ("version", "--version"):
+        assert main([word]) == 0 and capsys.readouterr().out.strip() == f"yolo-kd {__version__}"
     assert main(["train", "--help"]) == 0
     text = capsys.readouterr().out
     for word in ("teacher=", "student=yolov8n.yaml", "data=", "teacher_engine=auto", "csgr_lqe", "csgr.tau=.2"):

@@ -69,6 +69,17 @@ def test_a_key_alone_is_true_where_ultralytics_takes_it(mode: str) -> None:
     assert {"plots", "save", "augment", "half"} <= set(FLAGS)
 
 
+@pytest.mark.parametrize("key", sorted(DEFAULT_CFG_DICT.keys() - {"task", "mode", "model", "data", "resume", "cfg"}))
+def test_every_key_of_ultralytics_arrives_under_its_name(called, key: str) -> None:
+    """Also one that it has for another mode or task; a few values say whether numbers and words stay what they are."""
+    value = DEFAULT_CFG_DICT[key]
+    given = 3 if value is None else not value if isinstance(value, bool) else value
+    assert main(["train", "distill=none", "model=a.pt", "data=d.yaml", f"{key}={given}"]) == 0
+    keys = called[-1][2]
+    assert keys[key] == (str(given) if key in {"project", "name"} else given)
+    assert key not in default_keys() or key == "augment", "ours would take it"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -66,6 +66,14 @@ def test_make_test_brings_the_browser_that_it_needs() -> None:
     assert 0 < done.stdout.index("command -v chromium") < done.stdout.index("-m pytest")
 
 
+@pytest.mark.parametrize(("target", "ends"), [("demo", 'yolo-kd" demo'), ("test", "-m pytest")])
+def test_on_a_fresh_machine_one_command_makes_the_environment_installs_and_runs(tmp_path, target, ends) -> None:
+    command = ["make", "-n", target, f"VENV={tmp_path / 'new'}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    steps = [done.find(step) for step in ("-m venv ", 'pip install --disable-pip-version-check -e ".[all,dev]"', ends)]
+    assert -1 < steps[0] < steps[1] < steps[2], done
+
+
 def test_make_alone_lists_every_target() -> None:
     done = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True)
     told = re.findall(r"^  ([a-z]+) +\S", done.stdout, re.MULTILINE)
@@ -133,6 +141,21 @@ def test_the_constraints_pin_every_requirement_to_a_version_it_allows() -> None:
         requirement = Requirement(text)
         assert requirement.name.lower() in pins, f"{requirement.name} is missing in constraints.txt"
         assert requirement.specifier.contains(pins[requirement.name.lower()]), text
+
+
+def asked_for(extra: str) -> set[str]:
+    """What the package asks for with this extra, or without one, more than without it."""
+    found = [Requirement(text) for text in metadata.requires("yolo-kd") or []]
+    return {r.name for r in found if (r.marker.evaluate({"extra": extra}) if r.marker else not extra)}
+
+
+def test_the_base_has_no_torch_and_each_extra_brings_what_it_is_for() -> None:
+    assert asked_for("") == {"numpy", "opencv-python-headless", "PyYAML"}
+    training = {"ultralytics-opencv-headless", "torch", "torchvision", "albumentations", "pycocotools"}
+    assert asked_for("train") == training
+    assert asked_for("all") == training | asked_for("openvino") | asked_for("onnx") | asked_for("sign")
+    assert {"openvino", "nncf"} <= asked_for("openvino") and {"onnxruntime", "onnx"} <= asked_for("onnx")
+    assert {"pytest", "ruff", "mypy"} <= asked_for("dev")
 
 
 def test_one_opencv_is_asked_for_and_installed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,8 +11,8 @@ from ultralytics.nn.tasks import DetectionModel
 
 from yolo_kd.engine import preflight, setup
 from yolo_kd.engine.classes import match
-from yolo_kd.engine.preflight import REPORT, decide, load_report, save_report
-from yolo_kd.errors import MisuseError
+from yolo_kd.engine.preflight import REPORT, decide, load_report, refuse_or_go_on, save_report
+from yolo_kd.errors import GateError, MisuseError
 
 
 def maps(teacher50, teacher, student=None):
@@ -34,6 +35,16 @@ def test_a_teacher_above_the_floor_may_teach():
 )
 def test_others_may_not(found, said):
     assert said in decide(found, 0.05)
+
+
+def test_a_refused_teacher_teaches_only_by_force_which_is_said():
+    teacher, lines = SimpleNamespace(path=Path("weak.pt")), list[str]()
+    refuse_or_go_on(teacher, None, False, lines.append)
+    with pytest.raises(GateError, match=r"^teacher=weak\.pt: it is too weak; or force=true$"):
+        refuse_or_go_on(teacher, "it is too weak", False, lines.append)
+    assert lines == []
+    refuse_or_go_on(teacher, "it is too weak", True, lines.append)
+    assert lines == ["WARNING forced past the pre-flight: teacher=weak.pt: it is too weak"]
 
 
 def test_a_pretrained_student_is_measured_by_its_own_class_ids(monkeypatch):

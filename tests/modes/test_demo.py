@@ -112,18 +112,22 @@ def test_the_table_has_size_cost_and_both_precisions_of_each_model() -> None:
 
 def test_the_demo_prints_the_table_of_what_it_trained(tmp_path: Path, monkeypatch, caplog) -> None:
     caplog.set_level("INFO")
-    trained: list[tuple[Any, ...]] = []
+    trained: list[dict[str, Any]] = []
     for name in ("_render", "_picture"):
         monkeypatch.setattr(demo, name, lambda *_: tmp_path)
     monkeypatch.setattr(demo, "_deploy", lambda *_: None)
-    monkeypatch.setattr(demo, "distill", lambda **keys: trained.append((keys["student"], keys["epochs"])))
+    monkeypatch.setattr(demo, "distill", lambda **keys: trained.append(keys))
     sizes = {"parameters": 3e6, "GFLOPs": 1.31, "minutes": 1.0, "mAP50": 0.5, "mAP50-95": 0.25}
     monkeypatch.setattr(
         demo, "_row", lambda part, best, *_: {"model": part, **sizes, "epochs": len(trained), "weights": str(best)}
     )
     assert demo.main({"out": str(tmp_path)}) == 0
-    assert [student for student, _ in trained] == ["yolov8s.yaml", "yolov8n.yaml", "yolov8n.yaml"]
-    assert trained[1] == trained[2], "the same budget"
+    assert [keys["student"] for keys in trained] == ["yolov8s.yaml", "yolov8n.yaml", "yolov8n.yaml"]
+    own = {"name", "distill", "teacher", "force"}
+    plain, distilled = ({k: v for k, v in keys.items() if k not in own} for keys in trained[1:])
+    assert plain == distilled and {"epochs", "lr0", "batch", "nbs", "optimizer", "seed"} <= plain.keys()
+    assert [keys["distill"] for keys in trained] == ["none", "none", "csgr_lqe"]
+    assert trained[2]["teacher"] == str(tmp_path / "teacher" / "weights" / "best.pt")
     rows = json.loads((tmp_path / "demo.json").read_text())
     assert [row["model"] for row in rows] == ["teacher", "plain student", "distilled student"]
     assert caplog.text.count(demo._table(rows)) == 1

@@ -1,4 +1,5 @@
-"""What makes the scenes hard: height, time of day, haze, blur, noise; each is seen in what a picture is made of."""
+"""What the scenes hold and what makes them hard: roads, buildings, trees, shadows, height, time of day, haze, blur, noise; each
+is seen in what a picture is made of."""
 
 from __future__ import annotations
 
@@ -11,7 +12,10 @@ import pytest
 from yolo_kd.data.scenes import scene
 from yolo_kd.data.scenes.camera import Camera
 from yolo_kd.data.scenes.light import MOODS, Light, choose_light, shine
+from yolo_kd.data.scenes.mesh import Solid
+from yolo_kd.data.scenes.painter import paint
 from yolo_kd.data.scenes.sensor import Sensor, choose_sensor, expose
+from yolo_kd.data.scenes.vehicles import car
 
 FAULTLESS = Sensor(defocus=0.0, smear=(0.0, 0.0), noise=0.0, vignette=0.0, contrast=1.0, gamma=1.0, jpeg=100)
 
@@ -50,6 +54,43 @@ def test_pictures_are_taken_in_every_mood_and_from_several_heights(monkeypatch) 
         assert high >= 1.5 * low
     directions = np.array([camera.axes[1, :2] for camera, _ in found])
     assert (directions.min(0) < -0.8).all() and (directions.max(0) > 0.8).all(), "up in the picture is any direction"
+
+
+def test_there_are_roads_everywhere_and_buildings_and_trees_in_most_pictures(monkeypatch) -> None:
+    def stop(world: scene.World, *_: Any, **__: Any) -> None:
+        raise Chosen(world.layout)
+
+    monkeypatch.setattr(scene, "paint_view", stop)
+    buildings, trees = [], []
+    for index in range(24):
+        with pytest.raises(Chosen) as chosen:
+            scene.render_scene(0, "train", index, 160)
+        (layout,) = chosen.value.args
+        assert layout.roads and all(road.width > 4 for road in layout.roads)
+        sizes = [np.ptp(solid.mesh.extent, axis=0) for solid in layout.solids if solid.fixed]
+        buildings.append(sum(min(size[:2]) > 5 and size[2] > 2 for size in sizes))
+        trees.append(sum(float((f.balls[:, 2] + f.balls[:, 3]).max()) > 2 for f in layout.foliage))
+    for found in (buildings, trees):
+        assert sum(count > 0 for count in found) > 12 and len(set(found)) > 3
+
+
+def test_what_stands_up_casts_a_shadow_away_from_the_sun() -> None:
+    camera = Camera.over((0.0, 0.0), 14.0, 0.4, 0.0, (320, 320), 350.0)
+    east = np.diff(camera.project(np.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]))[0], axis=0)[0]
+
+    def darkened(shadow: float, sun: tuple[float, float, float]) -> np.ndarray:
+        """(N, 2) x, y of the ground that is darker than without the car, from the middle of the picture."""
+        light = Light("sunny", np.array(sun) / np.linalg.norm(sun), shadow, 0.5, np.ones(3), 0.0)
+        canvas = np.full((320, 320, 3), 200, np.uint8)
+        seen = paint(canvas, camera, [Solid(car(np.random.default_rng(0)), 0.0, 0.0, 0.0, 0, 0)], [], light, 2)
+        rows, columns = np.nonzero((seen.canvas[..., 1] < 190) & (seen.ids == 0))
+        return np.column_stack((columns, rows)) - 160.0
+
+    assert len(darkened(0.0, (1, 0, 1))) == 0
+    for sun in (1.0, -1.0):
+        away = darkened(0.5, (sun, 0, 1)) @ (east / np.linalg.norm(east)) * -sun
+        assert len(away) > 100 and away.mean() > 10
+    assert len(darkened(0.5, (1, 0, 0.5))) > 1.3 * len(darkened(0.5, (1, 0, 1))), "the lower the sun, the longer"
 
 
 def test_dusk_and_night_are_darker_than_the_day_and_their_lamps_shine() -> None:

@@ -10,8 +10,9 @@ import torch
 from yolo_kd.cfg.settings import DistillSettings, Recipe
 from yolo_kd.deploy import machine
 
+from yolo_kd.distillers.base import Branch, HeadOutput
 from yolo_kd.engine import selection
-from yolo_kd.engine.agreement import Agreement, relative_error, score_errors
+from yolo_kd.engine.agreement import Agreement, compare, relative_error, score_errors
 from yolo_kd.engine.engine_rows import Limits, Row, decide, least_off, objection, table
 from yolo_kd.engine.ir_cache import FOLDER
 from yolo_kd.engine.teacher import Teacher
@@ -85,6 +86,25 @@ def test_score_error_counts_confident_cells_only():
     assert score_errors([wanted], [sure])[0] == pytest.approx(torch.tensor(2.0).sigmoid().item() - 0.5)
     score, mean, largest = score_errors([wanted, wanted], [wanted, wanted])
     assert score == mean == largest == 0.0
+
+
+def test_each_level_has_its_error_and_of_two_branches_the_worse_counts():
+    """Over two batches; level 0 is exact, of level 1 and of each branch's scores something is off."""
+    clear = torch.full((1, 1, 200), 2.0)
+
+    def head(level: float, many: float, one: float) -> HeadOutput:
+        scores = {"one2many": clear + many, "one2one": clear + one}
+        maps = (torch.ones(1, 1, 2, 2), torch.full((1, 1, 1, 1), level))
+        return HeadOutput(maps, {name: Branch(clear, found) for name, found in scores.items()})
+
+    exact = [head(1.0, 0.0, 0.0)] * 2
+    found = compare(exact, [head(1.0, 0.0, -0.5), head(1.5, 0.1, -0.5)])
+    assert found.features == (0.0, pytest.approx(math.sqrt(0.25 / 2)))
+    assert found.score == pytest.approx(
+        torch.sigmoid(torch.tensor(2.0)).item() - torch.sigmoid(torch.tensor(1.5)).item()
+    )
+    turned = compare(exact, [head(1.0, -0.5, 0.0)] * 2)
+    assert turned.score == found.score == found.score_max
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from ultralytics.nn.tasks import DetectionModel
 from yolo_kd.data.description import descriptors
 
@@ -77,6 +78,22 @@ def test_trainer_finds_a_descriptor_by_its_name(monkeypatch, tmp_path):
 def test_single_class_says_why_it_cannot(train, teacher):
     with pytest.raises(MisuseError, match="single_cls=True: renames every class"):
         train(teacher=teacher, single_cls=True, **FAST)
+
+
+def test_a_teacher_of_colour_pictures_is_refused_on_grey_ones(train, teacher, pictures, tmp_path):
+    data = tmp_path / "grey.yaml"
+    described = yaml.safe_load(pictures.read_text())
+    data.write_text(yaml.safe_dump({**described, "path": str(pictures.parent), "channels": 1}))
+    with pytest.raises(MisuseError, match=r"takes 3-channel images, the data has 1; .*set 'channels' in data\.yaml"):
+        train(teacher=teacher, data=str(data), **FAST)
+
+
+def test_ultralytics_own_distillation_goes_through_the_same_trainer(train, make_checkpoint):
+    """Alone, that is with distill=none: its loss is its own."""
+    other = str(make_checkpoint("yolov8n.yaml", seed=1))
+    trainer = train(model="yolov8n.yaml", distill="none", distill_model=other, amp=False)
+    assert trainer.criterion is None and float(trainer.loss_items["dis_loss"]) > 0
+    assert trainer.best.exists()
 
 
 def test_own_checkpoint_teaches_nothing(train, make_checkpoint):

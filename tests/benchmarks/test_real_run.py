@@ -40,6 +40,30 @@ def report(out: Path, monkeypatch: pytest.MonkeyPatch, teacher: float, seeds: Se
     return json.loads((out / "real_run_made_up.json").read_text())
 
 
+def test_every_arm_has_the_same_budget_and_a_pinned_optimizer(tmp_path, monkeypatch):
+    """But for what makes it that arm: the teacher and the recipe, or Ultralytics' own key."""
+    commands: list[list[str]] = []
+    monkeypatch.setattr(real_run, "_run", lambda run, command, facts, share: commands.append(command))
+    keys = {**real_run.DEFAULTS, "imgsz": 64}
+    for arm in (*ARMS, real_run.EQUAL_TIME):
+        real_run._train(arm, 1, 5, keys, tmp_path / "d.yaml", tmp_path / "t.pt", tmp_path, {0})
+    given = {"epochs": 5, "seed": 1, "lr0": 0.002, "optimizer": "AdamW", "nbs": 16, "batch": 16, "imgsz": 64}
+    given |= {
+        "warmup_epochs": 1,
+        "close_mosaic": real_run.CLOSE_MOSAIC,
+        "cache": "ram",
+        "data": str(tmp_path / "d.yaml"),
+    }
+    plain, taught, native, longer = commands
+    for words in (plain, taught, longer):
+        assert {f"{key}={value}" for key, value in {**given, "student": "yolov8n.yaml"}.items()} <= set(words)
+    assert set(plain[3:]) ^ set(taught[3:]) == {
+        "distill=none", "distill=csgr_lqe", f"teacher={tmp_path / 't.pt'}", "name=plain-s1", "name=csgr_lqe-s1",
+    }  # fmt: skip
+    assert "YOLO('yolov8n.yaml')" in native[2] and f"distill_model={str(tmp_path / 't.pt')!r}" in native[2]
+    assert all(f"{key!r}: {value!r}" in native[2] for key, value in given.items())
+
+
 def test_rows_name_the_engine_and_the_share_of_the_gap(tmp_path, monkeypatch):
     found = report(tmp_path, monkeypatch, 0.4)
     rows = {row["arm"]: row for row in found["rows"]}

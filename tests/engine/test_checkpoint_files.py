@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -147,6 +149,40 @@ class TestPair:
             if ended:
                 break
         assert found == sorted(found) and set(found) == {False, True} and len(found) > 5
+
+    def test_what_gets_a_name_is_on_the_disk_before(self, tmp_path, monkeypatch):
+        """Else a power loss leaves the new names with nothing behind them, in place of the older pair."""
+        known: set[tuple[int, int, int]] = set()
+        named: list[str] = []
+        real_sync, real_rename = os.fsync, Path.replace
+
+        def seen(facts: os.stat_result) -> tuple[int, int, int]:
+            return facts.st_ino, facts.st_size, facts.st_mtime_ns
+
+        def sync(handle: int) -> None:
+            real_sync(handle)
+            known.add(seen(os.fstat(handle)))
+            if stat.S_ISDIR(os.fstat(handle).st_mode):
+                named.append("the folder")
+
+        def rename(path: Path, target: Path) -> Path:
+            assert seen(path.stat()) in known, f"{target.name} is named before it is written"
+            named.extend([target.name] if target.parent == tmp_path else [])
+            return real_rename(path, target)
+
+        monkeypatch.setattr(os, "fsync", sync)
+        monkeypatch.setattr(Path, "replace", rename)
+        for text in ("one", "two"):
+            self.save(tmp_path, text, ("best.pt",))
+        pair = ["last.kd.pt", "last.pt", "best.pt", "the folder"]
+        assert named == [*pair, "previous.kd.pt", "previous.pt", *pair]
+        named.clear()
+        (tmp_path / "best.pt").unlink()
+        resume.settle(tmp_path / "last.pt", resume.state_of(tmp_path / "last.pt"))
+        (tmp_path / "last.pt.part").write_text("stripped")
+        end = SimpleNamespace(last=tmp_path / "last.pt", wdir=tmp_path)
+        ResumableTrainer._place(end, [(tmp_path / "last.pt.part", tmp_path / "last.pt")])
+        assert named == ["best.pt", "last.kd.pt", "last.pt"]
 
     @pytest.mark.parametrize("lost", ["last.pt", "last.kd.pt"])
     def test_the_older_one_steps_in_for_a_damaged_one(self, tmp_path, lost):

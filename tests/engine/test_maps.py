@@ -9,6 +9,7 @@ import torch
 from yolo_kd.deploy.detections import Detections
 from yolo_kd.deploy.drawing import class_colour
 
+from yolo_kd.distillers.base import ONE2MANY
 from yolo_kd.engine import ultra
 from yolo_kd.engine.heads import TeacherNet
 from yolo_kd.engine.maps import Level, Maps, class_attention, feature_energy, look
@@ -81,6 +82,21 @@ def test_labels_frame_and_levels_are_those_of_the_picture(nets):
         assert level.attention.shape == level.teacher.shape == level.student.shape == size
         assert level.attention.min() >= 0 and level.attention.max() <= 1
     assert not np.allclose(found.levels[0].teacher, found.levels[0].student)
+
+
+def test_attention_is_the_teachers_and_energy_that_of_each_neck(nets):
+    with torch.no_grad():
+        student, teacher = (net.unflatten(net(item()["img"][None].float() / 255)) for net in nets)
+    found, start = seen(nets), 0
+    for i, level in enumerate(found.levels):
+        assert np.allclose(level.student, feature_energy(student.feats[i][0]), atol=1e-4)
+        assert np.allclose(level.teacher, feature_energy(teacher.feats[i][0]), atol=1e-4)
+        size = level.attention.shape
+        cells = slice(start, start := start + size[0] * size[1])
+        own, other = (
+            class_attention(out.branch(ONE2MANY).scores[0, :, cells], size, 2.0, 0.05) for out in (teacher, student)
+        )
+        assert np.allclose(level.attention, own, atol=1e-4) and not np.allclose(own, other, atol=1e-2)
 
 
 def test_the_students_boxes_are_those_of_ultralytics(nets, make_checkpoint):

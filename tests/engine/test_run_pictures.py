@@ -73,14 +73,14 @@ def picks(monkeypatch: pytest.MonkeyPatch, counts: list[int]) -> list[int]:
             looked.append(index)
             return index
 
-    monkeypatch.setattr(run_pictures, "look", lambda *_, **keys: keys["columns"].tolist())
+    monkeypatch.setattr(run_pictures, "look", lambda *given, **keys: [*given[:2], *keys["columns"].tolist()])
     shared = SimpleNamespace(student=torch.tensor([0, 2]), teacher=torch.tensor([5, 1]))
     trainer = SimpleNamespace(
-        distillation=SimpleNamespace(teacher=SimpleNamespace(net=None, strides=(8,)), shared=shared),
+        distillation=SimpleNamespace(teacher=SimpleNamespace(net="teacher", strides=(8,)), shared=shared),
         data={"names": {0: "a", 1: "b", 2: "c"}}, test_loader=SimpleNamespace(dataset=Indexed(counts)),
         kd=SimpleNamespace(recipe=Recipe("x", {})),
     )  # fmt: skip
-    assert seen(trainer, None) == [[5, -1, 1]] * len(looked)  # type: ignore[arg-type]
+    assert seen(trainer, "student") == [["student", "teacher", 5, -1, 1]] * len(looked)  # type: ignore[arg-type]
     return looked
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from yolo_kd.data.corruptions import STRENGTHS, corruptions, training_recipe
+from yolo_kd.data.corruptions import STRENGTHS, corruptions, training_recipe, transform_of
 
 from yolo_kd import DistillationTrainer
 from yolo_kd.cli import main
@@ -31,7 +31,8 @@ def test_every_corruption_at_every_strength_is_among_the_ways() -> None:
     assert json.loads(json.dumps(recipe)) and "yolo_kd" not in json.dumps(recipe), "stock Ultralytics can read it"
     one_of = albumentations.from_dict(recipe[0])
     assert one_of.p == 0.3 and len(one_of.transforms) == len(corruptions()) * len(STRENGTHS)
-    assert len({str(way) for way in one_of.transforms}) == len(one_of.transforms)
+    evaluated = {str(transform_of(name, strength, (640, 640))) for name in corruptions() for strength in STRENGTHS}
+    assert len(evaluated) == len(one_of.transforms) and {str(way) for way in one_of.transforms} == evaluated
     assert np.allclose(one_of.transforms_ps, 1 / len(one_of.transforms))
 
 

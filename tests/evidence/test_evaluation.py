@@ -8,10 +8,12 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from yolo_kd.data.corruptions import STRENGTHS, corrupt
 from yolo_kd.data.split import read_split
 from yolo_kd.deploy.detections import Detections
 
 from yolo_kd.errors import MisuseError
+from yolo_kd.evidence.evaluate import spoilt
 from yolo_kd.evidence.evaluation import look, read_frame, unmatched
 
 
@@ -79,6 +81,15 @@ def test_a_blurred_picture_is_in_the_blurred_third(split):
 
     seen = look(detector({0: "car", 1: "bus"}, 0), split, change=change)
     assert seen.slices()["blurred"].tolist() == [5, 4] and seen.slices()["sharp"].tolist() == [1, 0]
+
+
+def test_corruptions_are_those_of_the_recipe_at_three_strengths_and_by_a_seed_for_each_picture(split):
+    names, seen, detect = ["fog", "sensor_noise"], [], detector({0: "car", 1: "bus"}, 0)
+    found = spoilt(lambda frame: (seen.append(frame), detect(frame))[1], split, names)
+    clean = [read_frame(path) for path in split.images]
+    wanted = [corrupt(frame, name, s, seed=i) for name in names for s in STRENGTHS for i, frame in enumerate(clean)]
+    assert len(seen) == len(wanted) and all(map(np.array_equal, seen, wanted))
+    assert {name: len(values) for name, values in found.items()} == {"fog": 3, "sensor_noise": 3}
 
 
 def test_progress_is_shown_with_the_time_left(split, capsys):

@@ -7,10 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from yolo_kd.data.split import read_split
 from yolo_kd.deploy.artifact import write_manifest
 from yolo_kd.deploy.detections import Detections
@@ -154,6 +156,12 @@ def test_a_package_that_is_missing_is_said_before_anything_is_measured(
 def test_checkpoint_and_float_artifact_agree(evaluated):
     ours = [found["precision"] for found in evaluated["models"].values()]
     assert ours[0] == {k: v if v is None else pytest.approx(v, abs=0.03) for k, v in ours[1].items()}
+
+
+def test_true_is_every_corruption_of_the_recipe_that_trains():
+    assert evaluate._corruptions(True) == [
+        *yaml.safe_load(files("yolo_kd.cfg").joinpath("augment/field.yaml").read_text())
+    ]
 
 
 def test_corruptions_cost_precision(evaluated):

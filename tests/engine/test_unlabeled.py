@@ -77,7 +77,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
 class TestBatches:
     def test_hold_both_kinds_and_an_epoch_is_one_pass_over_the_labelled(self, train, make_checkpoint, bare, lines):
         teacher = str(make_checkpoint("yolov8n.yaml", seed=1))
-        trainer = train(Seen, teacher=teacher, unlabeled=str(bare), unlabeled_ratio=0.5, epochs=2, mosaic=0, **PKD)
+        trainer = train(Seen, teacher=teacher, unlabeled=str(bare), epochs=2, mosaic=0, **PKD)
         assert len(trainer.batches) == 2 * 4, "8 labelled pictures, 2 in each batch"
         labelled, others = Counter(), Counter()
         for batch in trainer.batches:

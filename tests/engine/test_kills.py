@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -60,3 +61,10 @@ def test_a_killed_run_ends_like_one_that_was_not(arm, tiny, pictures, make_check
             report = json.loads((Path(run["root"]) / "run" / "preflight.json").read_text())
             assert report["engine"].startswith(keys["teacher_engine"])
         assert f"{keys['cpu_threads']} threads on" in (Path(run["root"]) / "log.txt").read_text()
+    assert went_on(runs), "every run was begun anew, so nothing was resumed"
+
+
+def went_on(runs: list[dict[str, Any]]) -> bool:
+    """Whether one of the runs went on in the middle of an epoch."""
+    logs = [(Path(run["root"]) / "log.txt").read_text() for run in runs]
+    return any(re.search(r"going on with epoch \d+ of \d+, batch", log) for log in logs)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from benchmarks.kill import differences
-from tests.engine.test_kills import KEYS
+from tests.engine.test_kills import KEYS, went_on
 
 DISTILLED = {
     "distill": "pkd", "pkd.pkd": "auto:0.5", "calibrate_batches": 4, "force": True, "teacher_engine": "torch",
@@ -47,4 +47,5 @@ def test_a_killed_run_ends_like_one_that_was_not(labels, tiny, pictures, make_ch
         assert run["code"] == 0, (run, error.read_text() if error.exists() else "")
         assert set(run["deaths"]) <= {-9} and len(run["deaths"]) == len(run["kinds"]), run
         assert differences(Path(whole["root"]) / "run", Path(run["root"]) / "run") == [], run
+    assert went_on(runs), "every run was begun anew, so nothing was resumed"
     assert (Path(whole["root"]) / "run" / "unlabeled.json").exists(), "nothing unlabeled was in it"

@@ -5,15 +5,16 @@
     python -m benchmarks.kill out=runs/kill
 
 Two small trainings on rendered scenes, plain and distilled, both by `yolo-kd train` as a user starts it, one thread each,
-with a checkpoint after every second batch. First each runs to its end. Then it is started again, killed at a random moment,
-resumed from its last.pt (or started anew where there is none yet), killed again, and so on until it lives to its end. Each
-process draws, with equal chances, where it is killed: anywhere between its start and its end, while batches are trained or
-validated, or during a save. One that ends before its moment has come was not killed, so the kinds do not come out equal; and
-after a kill before the first checkpoint, or after the end of the run, nothing is resumed: a note says how many kills were
-followed by a resume. A run is different if a float32 weight of student or EMA, a tensor of last.pt or best.pt, or a number of
-results.csv is another one; a checkpoint is unusable if the resumed process ends by itself with an error. Only a run of all
-kills writes a result. With `out` the same command goes on where it was stopped, by the same code, since its runs are compared;
-what differs or cannot be used stays there.
+with a checkpoint after every second batch; the teacher is wider than the student, so that adapters are among what is kept.
+First each runs to its end. Then it is started again, killed at a random moment, resumed from its last.pt (or started anew
+where there is none yet), killed again, and so on until it lives to its end. Each process draws, with equal chances, where it
+is killed: anywhere between its start and its end, while batches are trained or validated, or during a save. One that ends
+before its moment has come was not killed, so the kinds do not come out equal; and after a kill before the first checkpoint,
+or after the end of the run, nothing is resumed: a note says how many kills were followed by a resume. A run is different if
+a float32 weight of student or EMA, a tensor of last.pt or best.pt, or a number of results.csv is another one; a checkpoint
+is unusable if the resumed process ends by itself with an error. Only a run of all kills writes a result. With `out` the
+same command goes on where it was stopped, by the same code, since its runs are compared; what differs or cannot be used
+stays there.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ TRAINING = [
     "name=run",
     "exist_ok=true",
 ]
+TEACHER = "yolov8s.yaml"  # between equal widths there would be no adapter
 ARMS = {
     "plain": ["distill=none", "augment=field"],
     "distilled": ["distill=csgr_lqe", "teacher_engine=torch", "force=true"],
@@ -179,7 +181,7 @@ def main() -> int:
 
 def teacher(out: Path, data: Path) -> Path:
     """A checkpoint to learn from; that it knows little does not matter here."""
-    training = Training(out / "teacher", [*TRAINING, "distill=none", f"data={data}"])
+    training = Training(out / "teacher", [*TRAINING, f"student={TEACHER}", "distill=none", f"data={data}"])
     if not over(training.run):
         to_the_end(training)
     return training.run / "weights" / "best.pt"

@@ -12,9 +12,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from ultralytics.nn.tasks import DetectionModel
 
 from benchmarks import kill
 from benchmarks.result import write
+from yolo_kd.cli import parse
+from yolo_kd.engine import ultra
 
 
 @pytest.fixture
@@ -137,6 +140,16 @@ def test_the_result_says_how_many_kills_were_followed_by_a_resume(tmp_path: Path
     assert first.startswith("plain: 27 of 50 kills were followed by a resume")
     assert second.startswith("distilled: 50 of 50 kills were followed") and third == "run 3: a difference"
     assert [bar["holds"] for bar in result["bars"]] == [False, True]
+
+
+def test_the_teacher_is_wider_than_the_student(tmp_path: Path, monkeypatch) -> None:
+    """Between equal widths there is no adapter, and none of the kills would tell whether adapters go on as they were."""
+    asked: list[kill.Training] = []
+    monkeypatch.setattr(kill, "to_the_end", asked.append)
+    kill.teacher(tmp_path, tmp_path / "data.yaml")
+    names = [parse(words)["student"] for words in (kill.TRAINING, asked[0].words)]
+    student, teacher = (ultra.head_spec(DetectionModel(str(name), verbose=False)).channels for name in names)
+    assert all(narrow < wide for narrow, wide in zip(student, teacher, strict=True))
 
 
 def test_unknown_words_are_refused(monkeypatch, capsys) -> None:

@@ -56,8 +56,7 @@ def test_help_and_version(capsys):
         assert main(words) == 0 and "yolo-kd MODE key=value" in capsys.readouterr().out
     for word in ("version", "--version"):
         assert main([word]) == 0 and capsys.readouterr().out.strip() == f"yolo-kd {__version__}"
-    assert main(["train", "--help"]) == 0
-    text = capsys.readouterr().out
+    text = capsys.readouterr().out if main(["train", "--help"]) == 0 else ""
     for word in ("teacher=", "student=yolov8n.yaml", "data=", "teacher_engine=auto", "csgr_lqe", "csgr.tau=.2"):
         assert word in text
     assert f"classes: {', '.join(scenes.CLASSES)}" in " ".join(text.split()) and "imgsz=320" in text

@@ -274,7 +274,7 @@ def test_a_size_that_the_artifact_does_not_have_is_refused(pictures, tmp_path, c
     openvino_net(tmp_path / "best_openvino_model")
     assert main(["evaluate", f"model={tmp_path}/best_openvino_model", f"data={pictures}", size]) == 2
     printed = capsys.readouterr().err.strip().splitlines()
-    assert len(printed) == 1 and "best_openvino_model takes 16x32; leave imgsz= out" in printed[0]
+    assert len(printed) == 1 and f"{size}: best_openvino_model takes 16x32; leave imgsz= out" in printed[0]
 
 
 @pytest.mark.parametrize("mode", ["evaluate", "doctor"])

@@ -102,8 +102,9 @@ def _shape(sources: list[str], asked: int | tuple[int, int] | None) -> int | tup
     own = {source: read_artifact(source).input_hw for source in sources if not source.endswith(".pt")}
     for source, (height, width) in own.items():
         if asked not in (None, (height, width), height if height == width else None):
+            said = str(asked).strip("()").replace(" ", "")
             raise MisuseError(
-                f"imgsz={asked}: {Path(source).name} takes {height}x{width}; leave imgsz= out, or export its checkpoint anew"
+                f"imgsz={said}: {Path(source).name} takes {height}x{width}; leave imgsz= out, or export its checkpoint anew"
             )
     if asked is not None:
         return asked

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from yolo_kd.errors import MisuseError, YoloKDError
 
+ARTIFACT_MANIFEST = "artifact.json"  # in a folder of which every file is hashed: nothing else goes there
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -77,9 +78,13 @@ def refuse_unwritable(path: Path, key: str = "out") -> None:
     """Refuse, before long work, a place where no file can be written.
 
     Raises:
-        MisuseError: A folder is there, or a file where a folder has to be, or rights are missing.
+        MisuseError: A folder is there, or a file where a folder has to be, or rights are missing; or the place is in the folder
+            of an artifact, all files of which its next verdict hashes.
     """
     _refuse_folder(path, key)
+    for above in path.resolve().parents:
+        if (above / ARTIFACT_MANIFEST).is_file():
+            raise MisuseError(f"{key}={path}: is in the artifact's own folder; choose a place outside of {above}")
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not folder.is_dir():
         raise refusal(NotADirectoryError(errno.ENOTDIR, f"{folder.name} is a file"), path, key)

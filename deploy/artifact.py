@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from yolo_kd.cfg.atomic import write_text
+from yolo_kd.cfg.atomic import ARTIFACT_MANIFEST, write_text
 from yolo_kd.cfg.documents import misfit, parse_json, parse_yaml
 
 from yolo_kd.errors import GateError, MisuseError
 
-MANIFEST = "artifact.json"
+MANIFEST = ARTIFACT_MANIFEST
 METADATA = "metadata.yaml"
 VERSION = 1
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -135,17 +135,6 @@ def read_artifact(source: str | Path) -> Artifact:
         }.get(model.suffix, "")
         raise MisuseError(f"{path}: expected an artifact folder, a .xml or an .onnx file, got '{model.suffix}'{hint}")
     return _from_metadata(model)
-
-
-def refuse_inside(out: Path, key: str = "out") -> None:
-    """Refuse a place in the folder of an artifact, all files of which its next verdict hashes.
-
-    Raises:
-        MisuseError: One of the folders above has a manifest.
-    """
-    for folder in out.resolve().parents:
-        if (folder / MANIFEST).is_file():
-            raise MisuseError(f"{key}={out}: is in the artifact's own folder; choose a place outside of {folder}")
 
 
 def write_manifest(artifact: Artifact) -> Artifact:

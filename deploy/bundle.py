@@ -21,7 +21,7 @@ from yolo_kd.cfg.atomic import refusal, refuse_unwritable
 from yolo_kd.cfg.documents import parse_json
 from yolo_kd.deploy import archive
 from yolo_kd.deploy.artifact import MANIFEST as ARTIFACT_MANIFEST
-from yolo_kd.deploy.artifact import Artifact, read_artifact, refuse_inside, sha256
+from yolo_kd.deploy.artifact import Artifact, read_artifact, sha256
 from yolo_kd.deploy.detections import Detections
 
 from yolo_kd.errors import GateError, MisuseError, YoloKDError
@@ -102,7 +102,6 @@ def refuse_taken(out: Path) -> None:
     Raises:
         MisuseError: A folder, or another file, is there; or the place is in an artifact's folder, or cannot be written.
     """
-    refuse_inside(out)
     if out.is_dir():
         raise MisuseError(f"out={out}: is a folder, expected a file, e.g. out={out / 'student.zip'}")
     refuse_unwritable(out)

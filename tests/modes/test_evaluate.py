@@ -288,6 +288,14 @@ def test_no_report_lies_among_the_files_of_an_artifact(pictures, tmp_path, capsy
     assert state(folder) == before
 
 
+def test_a_second_model_that_is_not_there_is_told_before_the_first_is_measured(
+    float_export, pictures, capsys, monkeypatch
+):
+    monkeypatch.setattr(evaluate, "report", lambda *_: pytest.fail("measured"))
+    assert main(["evaluate", f"model={float_export}", "beside=gone.pt", f"data={pictures}", "split=train"]) == 2
+    assert "gone.pt: no such file" in capsys.readouterr().err
+
+
 def test_no_file_of_somebody_else_is_written_over(float_export, pictures, tmp_path, capsys):
     (out := tmp_path / "data.yaml").write_text("names: {0: car}")
     assert main(["evaluate", f"model={float_export}", f"data={pictures}", f"out={out}"]) == 2

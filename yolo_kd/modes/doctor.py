@@ -11,7 +11,7 @@ import numpy as np
 from yolo_kd.cfg.atomic import refuse_taken, write_text
 from yolo_kd.data.split import read_split
 from yolo_kd.deploy import doctor
-from yolo_kd.deploy.artifact import read_artifact, refuse_inside
+from yolo_kd.deploy.artifact import read_artifact
 from yolo_kd.evidence.evaluation import read_frame
 from yolo_kd.evidence.table import aligned
 from yolo_kd.modes.keys import settled
@@ -25,7 +25,6 @@ def main(settings: dict[str, Any]) -> int:
     keys = settled(settings, DEFAULTS, "doctor")
     if keys["out"]:
         refuse_taken(Path(str(keys["out"])), '"accelerators"')
-        refuse_inside(Path(str(keys["out"])))
     found = doctor.inventory()
     print(_inventory_text(found))
     wanted = str(keys["device"]) if keys["device"] else None

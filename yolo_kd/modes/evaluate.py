@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from yolo_kd.cfg.atomic import refuse_taken, write_text
+from yolo_kd.cfg.values import read_size
 from yolo_kd.data.corruptions import corruptions
 from yolo_kd.data.split import read_split
-from yolo_kd.deploy.artifact import read_artifact, refuse_inside
+from yolo_kd.deploy.artifact import read_artifact
 from yolo_kd.deploy.runtime import Detector, open_detector
 from yolo_kd.errors import MisuseError, did_you_mean
 from yolo_kd.evidence.average_precision import require_pycocotools
@@ -45,8 +47,7 @@ def main(settings: dict[str, Any]) -> int:
             raise MisuseError(f"{key}= is missing: yolo-kd evaluate model=<.pt, .onnx or folder> data=<data.yaml>")
     if keys["out"]:
         refuse_taken(Path(str(keys["out"])), '"precision_run"')  # before minutes of measuring
-        refuse_inside(Path(str(keys["out"])))
-    asked = None if keys["imgsz"] is None else _size(keys["imgsz"])
+    asked = None if keys["imgsz"] is None else read_size("imgsz", keys["imgsz"])
     split, spoil = read_split(str(keys["data"]), str(keys["split"])), _corruptions(keys["corruptions"])
     sources = [str(keys["model"]), *([str(keys["beside"])] if keys["beside"] else [])]
     for source in sources:
@@ -55,22 +56,23 @@ def main(settings: dict[str, Any]) -> int:
     beside_theirs = _check_packages(sources, spoil, keys["ultralytics"])
     found: dict[str, Any] = {}
     lines: list[str] = []
-    for source in sources:
-        name = Path(source).name if len({Path(s).name for s in sources}) == len(sources) else source
-        with open_any(source, keys) as detector:
+    with ExitStack() as opened:  # all of them, before minutes of measuring
+        detectors = {source: opened.enter_context(open_any(source, keys)) for source in sources}
+        for source, detector in detectors.items():
+            name = Path(source).name if len({Path(s).name for s in sources}) == len(sources) else source
             seen = report(detector, split, spoil, Path(source).name)
             seen["precision_run"] = detector.backend.precision
             seen["unmatched"] = unmatched(detector.artifact.names, split)
             shape = "x".join(map(str, detector.artifact.input_hw))
-        if seen["unmatched"]:
-            lines.append(f"{name}: {seen['unmatched']}; classes are matched by name")
-        if beside_theirs:
-            ours = seen["precision"]["AP"]
-            seen["ultralytics"] = reference_map(
-                source, split, ours, size, str(keys["device"]).lower(), bool(keys["trust"])
-            )
-            lines += explained(seen["ultralytics"], ours, name, shape)
-        found[source] = {"name": name, **seen}
+            if seen["unmatched"]:
+                lines.append(f"{name}: {seen['unmatched']}; classes are matched by name")
+            if beside_theirs:
+                ours = seen["precision"]["AP"]
+                seen["ultralytics"] = reference_map(
+                    source, split, ours, size, str(keys["device"]).lower(), bool(keys["trust"])
+                )
+                lines += explained(seen["ultralytics"], ours, name, shape)
+            found[source] = {"name": name, **seen}
     print("\n\n".join([_text(list(found.values()), str(keys["split"])), *lines]))
     if keys["out"]:
         plain = {"data": str(keys["data"]), "split": keys["split"], "models": found}
@@ -84,31 +86,20 @@ def open_any(source: str, keys: dict[str, Any]) -> Detector:
     if source.endswith(".pt"):
         from yolo_kd.engine.torch_backend import open_checkpoint
 
-        return open_checkpoint(
-            source, _size(keys["imgsz"]), str(keys["device"]).lower(), bool(keys["trust"]), **options
-        )
+        return open_checkpoint(source, keys["imgsz"], str(keys["device"]).lower(), bool(keys["trust"]), **options)
     return open_detector(source, device=str(keys["device"]).upper(), allow_rejected=True, **options)
 
 
-def _size(value: Any) -> int | tuple[int, int]:
-    sides = list(value) if isinstance(value, list | tuple) else [value]
-    if len(sides) not in (1, 2) or any(isinstance(s, bool) or not isinstance(s, int) for s in sides):
-        raise MisuseError(f"imgsz={value}: expected a side or height,width in pixels, e.g. imgsz=640 or imgsz=384,640")
-    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
-
-
-def _shape(sources: list[str], asked: int | tuple[int, int] | None) -> int | tuple[int, int]:
+def _shape(sources: list[str], asked: tuple[int, int] | None) -> int | tuple[int, int]:
     """The input size of checkpoints: what was asked for, else that of the artifact beside them, else IMGSZ."""
     own = {source: read_artifact(source).input_hw for source in sources if not source.endswith(".pt")}
-    for source, (height, width) in own.items():
-        if asked not in (None, (height, width), height if height == width else None):
-            said = str(asked).strip("()").replace(" ", "")
+    for source, size in own.items():
+        if asked not in (None, size):
             raise MisuseError(
-                f"imgsz={said}: {Path(source).name} takes {height}x{width}; leave imgsz= out, or export its checkpoint anew"
+                f"imgsz={','.join(map(str, dict.fromkeys(asked or ())))}: {Path(source).name} takes {size[0]}x{size[1]}; leave "
+                "imgsz= out, or export its checkpoint anew"
             )
-    if asked is not None:
-        return asked
-    height, width = next(iter(own.values()), (IMGSZ, IMGSZ))
+    height, width = asked or next(iter(own.values()), (IMGSZ, IMGSZ))
     return height if height == width else (height, width)
 
 

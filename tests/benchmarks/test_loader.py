@@ -18,9 +18,11 @@ from yolo_kd.errors import MisuseError, YoloKDError
 
 
 @pytest.mark.slow
-def test_each_place_that_pictures_come_from_has_a_row_and_a_bar(pictures: Path, tmp_path: Path, monkeypatch) -> None:
+def test_each_place_that_pictures_come_from_has_a_row_and_a_bar(
+    pictures: Path, tiny: Path, tmp_path: Path, monkeypatch
+) -> None:
     words = ["imgsz=64", "arms=plain", "batch=3", "steps=3", "warmup=1", "cpu_threads=1", "longer=128"]
-    monkeypatch.setattr(sys, "argv", ["loader", f"data={pictures}", *words])
+    monkeypatch.setattr(sys, "argv", ["loader", f"data={pictures}", f"student={tiny}", *words])
     monkeypatch.setattr(loader, "write", partial(write, folder=tmp_path))
     assert loader.main() == 0
     found = json.loads((tmp_path / "loader.json").read_text())

@@ -33,7 +33,7 @@ ARMS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 KINDS = {
     "plain": [["row"], ["save", "batch", "step"]],
-    "distilled": [["save"], ["batch", "save"], ["step", "validation"], ["row"], ["save", "save", "batch"]],
+    "distilled": [["batch", "save"], ["step", "validation"], ["row", "save"]],
     "openvino": [["batch", "save"]],
 }
 

@@ -30,16 +30,18 @@ from ultralytics import settings
 settings.update({"tensorboard": True, "mlflow": True})
 from yolo_kd import distill
 
-teacher, data, project = sys.argv[1:]
+teacher, student, data, project = sys.argv[1:]
 distill(
-    teacher=teacher, student="yolov8n.yaml", data=data, project=project, name="run", epochs=%d, imgsz=64, batch=4, nbs=4,
+    teacher=teacher, student=student, data=data, project=project, name="run", epochs=%d, imgsz=64, batch=4, nbs=4,
     optimizer="SGD", warmup_epochs=0, force=True, teacher_engine="torch", cpu_threads=1, plots=False, verbose=False, seed=1,
 )
 """
 
 
 @pytest.fixture(scope="module")
-def logged(pictures: Path, make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def logged(
+    pictures: Path, tiny: Path, make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A folder with `run/` of two epochs, TensorBoard's event file in it, and `mlruns/` of MLflow beside it."""
     folder = tmp_path_factory.mktemp("loggers")
     own = {
@@ -49,7 +51,7 @@ def logged(pictures: Path, make_checkpoint: Callable[..., Path], tmp_path_factor
         "MLFLOW_EXPERIMENT_NAME": "distillation",
     }
     inherited = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"}
-    words = [str(make_checkpoint("yolov8s.yaml", seed=1)), str(pictures), str(folder)]
+    words = [str(make_checkpoint(str(tiny), seed=1)), str(tiny), str(pictures), str(folder)]
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT % EPOCHS, *words],
         env={**inherited, **own},
@@ -88,9 +90,9 @@ from ultralytics import settings
 settings.update({"mlflow": True})
 from yolo_kd import distill
 
-data, project = sys.argv[1:]
+student, data, project = sys.argv[1:]
 distill(
-    distill="none", student="yolov8n.yaml", data=data, project=project, name="run", epochs=1, imgsz=64, batch=4, val=False,
+    distill="none", student=student, data=data, project=project, name="run", epochs=1, imgsz=64, batch=4, val=False,
     cpu_threads=1, plots=False, verbose=False,
 )
 """
@@ -98,10 +100,10 @@ distill(
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("sqlalchemy") is not None, reason="MLflow opens its own store here")
-def test_mlflow_that_is_merely_installed_says_nothing(pictures: Path, tmp_path: Path) -> None:
+def test_mlflow_that_is_merely_installed_says_nothing(pictures: Path, tiny: Path, tmp_path: Path) -> None:
     kept = {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST" and not k.startswith("MLFLOW")}
     own = {**kept, "YOLO_CONFIG_DIR": str(tmp_path / "settings")}
-    words = [sys.executable, "-c", QUIET, str(pictures), str(tmp_path)]
+    words = [sys.executable, "-c", QUIET, str(tiny), str(pictures), str(tmp_path)]
     done = subprocess.run(words, env=own, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "run" / "weights" / "last.pt").exists()

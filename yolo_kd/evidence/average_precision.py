@@ -21,6 +21,7 @@ from yolo_kd.errors import MisuseError, YoloKDError
 
 MAX_DETECTIONS = 300
 SIZES = ("all", "small", "medium", "large")
+RESAMPLES = 200
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def require_pycocotools() -> None:
 
 
 def drop_interval(
-    before: PrecisionMeter, after: PrecisionMeter, resamples: int = 200, seed: int = 0, level: float = 0.95
+    before: PrecisionMeter, after: PrecisionMeter, resamples: int = RESAMPLES, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float]:
     """Bootstrap interval of the drop in AP from `before` to `after`, over images; both see the same resamples.
 

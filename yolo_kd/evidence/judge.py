@@ -17,7 +17,7 @@ from yolo_kd.deploy.quantize.agreement import agree
 from yolo_kd.deploy.quantize.gate import Measured
 from yolo_kd.deploy.runtime import Detector
 from yolo_kd.errors import MisuseError, YoloKDError
-from yolo_kd.evidence.average_precision import Precision, drop_interval, require_pycocotools
+from yolo_kd.evidence.average_precision import RESAMPLES, Precision, drop_interval, require_pycocotools
 from yolo_kd.evidence.evaluation import Seen, look, read_frame
 
 FIELD_CONFIDENCE = 0.25  # where two detectors' boxes are compared: the default of the runtime
@@ -48,7 +48,9 @@ class _Watch:
         return raw
 
 
-def measure(artifact: Detector, parent: Detector, split: Split, timed: int = TIMED, label: str = "") -> Measured:
+def measure(
+    artifact: Detector, parent: Detector, split: Split, timed: int = TIMED, label: str = "", resamples: int = RESAMPLES
+) -> Measured:
     """What the gate needs to know, from two detectors opened at a confidence of .001 with `multi_label`.
 
     Args:
@@ -57,6 +59,7 @@ def measure(artifact: Detector, parent: Detector, split: Split, timed: int = TIM
         split: Held-out images; without any label AP is not compared.
         timed: Pairs of timed runs, artifact and parent in turn; 0 to leave the time out.
         label: Shown with how far it is.
+        resamples: Of the images, for the interval of the drop in AP; 0 to leave it out.
 
     Raises:
         MisuseError: There are labels, and pycocotools is missing; or what `look` raises.
@@ -90,7 +93,7 @@ def measure(artifact: Detector, parent: Detector, split: Split, timed: int = TIM
         score_error=same.score_error,
     )
     if any(len(t.xyxy) for t in wanted.truths):
-        seen = _with_precision(seen, found, wanted)
+        seen = _with_precision(seen, found, wanted, resamples)
     if timed:
         own, theirs = time_in_turn((artifact, parent), [read_frame(p) for p in split.images[:8]], timed)
         slowest = (float(np.percentile(own, 95)), float(np.percentile(theirs, 95)))
@@ -124,7 +127,7 @@ def time_in_turn(detectors: Sequence[Detector], frames: Sequence[np.ndarray], co
     return times
 
 
-def _with_precision(seen: Measured, found: Seen, wanted: Seen) -> Measured:
+def _with_precision(seen: Measured, found: Seen, wanted: Seen, resamples: int) -> Measured:
     own, parent = found.meter(), wanted.meter()
     after, before = own.precision(), parent.precision()
     by_part = {**_pairs(after, before, "by_class"), **_pairs(after, before, "by_size")}
@@ -132,7 +135,7 @@ def _with_precision(seen: Measured, found: Seen, wanted: Seen) -> Measured:
     return replace(
         seen,
         ap=(after.ap, before.ap),
-        drop_interval=drop_interval(parent, own),
+        drop_interval=drop_interval(parent, own, resamples) if resamples else None,
         by_part=by_part,
         slices={name: (own.ap_of(images), parent.ap_of(images)) for name, images in wanted.slices().items()},
         labelled={**dict(before.boxes), **sizes},

@@ -14,6 +14,7 @@ from yolo_kd.deploy.artifact import Artifact, Verdict, read_artifact, sha256, wr
 from yolo_kd.deploy.quantize.gate import Limits, Measured, decide
 from yolo_kd.deploy.runtime import Detector, open_detector
 from yolo_kd.errors import GateError, MisuseError, YoloKDError
+from yolo_kd.evidence.average_precision import RESAMPLES
 from yolo_kd.evidence.evaluation import LOW_CONFIDENCE
 from yolo_kd.evidence.identity import identify, overlap
 from yolo_kd.evidence.judge import TIMED, broken, measure
@@ -74,7 +75,7 @@ def judge(
     """
     require_parent(artifact, parent)
     identity = identify(split)
-    seen, ran = compare(artifact, parent, split, timed, device=device, threads=threads)
+    seen, ran = compare(artifact, parent, split, timed, RESAMPLES, device=device, threads=threads)
     seen = replace(seen, overlap=overlap(identity, artifact.facts))
     metrics = {k: v for k, v in asdict(seen).items() if k != "labelled"}
     artifact.check_files()  # what is written below speaks of the files that were measured
@@ -89,7 +90,7 @@ def judge(
 
 
 def compare(
-    artifact: Artifact, parent: Artifact, split: Split, timed: int = 0, **options: Any
+    artifact: Artifact, parent: Artifact, split: Split, timed: int = 0, resamples: int = 0, **options: Any
 ) -> tuple[Measured, dict[str, str]]:
     """What is seen of an artifact beside its float parent, and in what precision "artifact" and "parent" really ran.
 
@@ -98,6 +99,7 @@ def compare(
         parent: The float artifact that it was made from.
         split: Images that neither was made from.
         timed: Pairs of timed runs.
+        resamples: For the interval of the drop in AP, which takes longer than the detections; 0 to leave it out.
         **options: Of `open_detector`, for both.
 
     Raises:
@@ -109,7 +111,7 @@ def compare(
         try:
             with _open(artifact, **options) as candidate:
                 ran["artifact"] = candidate.backend.precision
-                return measure(candidate, reference, split, timed, artifact.folder.name), ran
+                return measure(candidate, reference, split, timed, artifact.folder.name, resamples), ran
         except (MisuseError, GateError):
             raise
         except YoloKDError as error:  # it does not even open: that is a verdict, not an accident

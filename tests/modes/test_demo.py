@@ -78,9 +78,9 @@ def test_a_stem_is_a_student_as_it_is_in_train(monkeypatch, tmp_path) -> None:
 
 def test_fewer_pictures_and_epochs_take_less() -> None:
     usual = demo.expected_minutes(demo.DEFAULTS)
-    assert demo.DEFAULTS["images"] == 480 and demo.VAL_IMAGES == 120, "which every epoch sees, too"
+    assert demo.DEFAULTS["images"] == 448 and demo.VAL_IMAGES == 120, "which every epoch sees, too"
     less = demo.expected_minutes(
-        {**demo.DEFAULTS, "images": 180, "imgsz": 128, "teacher_epochs": demo.DEFAULTS["teacher_epochs"] / 2}
+        {**demo.DEFAULTS, "images": 164, "imgsz": 128, "teacher_epochs": demo.DEFAULTS["teacher_epochs"] / 2}
     )
     assert less["render scenes"] == pytest.approx(usual["render scenes"] / 8)
     assert less["teacher"] == pytest.approx(usual["teacher"] / 16)

@@ -35,7 +35,7 @@ DEFAULTS: dict[str, Any] = {
     "out": "runs/demo",
     "teacher": "yolov8s.yaml",
     "student": "yolov8n.yaml",
-    "images": 480,
+    "images": 448,
     "imgsz": 256,
     "teacher_epochs": 13,
     "epochs": 12,
@@ -135,10 +135,9 @@ def main(settings: dict[str, Any]) -> int:
         progress.begin(part)
         start = time.monotonic()
         name = part.split()[0]
-        distill(student=model, data=data, **_common(keys, out, name), **extra)
-        rows.append(
-            _row(part, out / name / "weights" / "best.pt", data, keys, time.monotonic() - start, extra["epochs"])
-        )
+        metrics = distill(student=model, data=data, **_common(keys, out, name), **extra)
+        best, spent = out / name / "weights" / "best.pt", time.monotonic() - start
+        rows.append(_row(part, best, metrics, keys["imgsz"], spent, extra["epochs"]))
         progress.end(part)
 
     progress.begin("table")
@@ -238,12 +237,9 @@ def _common(keys: dict[str, Any], out: Path, name: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _row(part: str, best: Path, data: Path, keys: dict[str, Any], seconds: float, epochs: int) -> dict[str, Any]:
-    model = ultra.YOLO(best)
-    metrics = model.val(
-        data=str(data), imgsz=keys["imgsz"], plots=False, verbose=False, project=str(best.parents[1]), name="val"
-    )
-    parameters, gflops = ultra.size_of(model.model, keys["imgsz"])
+def _row(part: str, best: Path, metrics: Any, imgsz: int, seconds: float, epochs: int) -> dict[str, Any]:
+    """Of best.pt, which the training looked at last."""
+    parameters, gflops = ultra.size_of(ultra.YOLO(best).model, imgsz)
     found = {name: float(metrics.results_dict[key]) for name, key in METRICS.items()}
     return {
         "model": part, "epochs": epochs, "minutes": seconds / 60, "parameters": parameters, "GFLOPs": gflops, **found,

@@ -224,7 +224,9 @@ def read_calibration(path: str | Path) -> CalibrationSet:
     except (OSError, ValueError, KeyError, TypeError):
         raise MisuseError(f"calibration={path}: is no calibration list; make one with yolo-kd calibrate") from None
     found = CalibrationSet(tuple(path.parent / name for name, _ in rows), tuple(h for _, h in rows), report)
-    if version != VERSION or not rows or found.hash != digest:
+    told = report.get("warnings", [])
+    readable = isinstance(told, list) and all(isinstance(line, str) for line in told)
+    if version != VERSION or not rows or found.hash != digest or not readable:
         raise MisuseError(
             f"calibration={path}: was changed by hand or is of another version; run yolo-kd calibrate again"
         )

@@ -214,6 +214,7 @@ SLOTS: dict[str, list[Slot]] = {
     ],
     COMMANDS: [],
 }  # fmt: skip
+OUTS = {"calibrate": "calibration.json", "bundle": "student.zip"}  # of those that without out= replace an older one of theirs
 LINES: Sequence[Sequence[str]] = (
     ("train", "teacher=teacher.pt", "student=yolov8n.yaml", "data=data.yaml", "epochs=3", "imgsz=64", "csgr.tau=.2", "batch=4"),
     ("train", "student=teacher.pt", "distill=none", "data=data.yaml", "optimizer=SGD", "lr0=1e-3", "augment=field"),
@@ -287,5 +288,5 @@ def from_corpus(path: Path) -> Input:
 def _asked_for(words: Sequence[str]) -> tuple[str, ...]:
     """The files that a command line asks to write: what `out=` names, a manifest for the verdict, settings of a resumed run."""
     given = dict(word.partition("=")[::2] for word in words if isinstance(word, str))
-    out = given.get("out", "calibration.json" if words[:1] == ["calibrate"] else "").strip()
+    out = given.get("out", next((name for mode, name in OUTS.items() if words[:1] == [mode]), "")).strip()
     return *RESUMED, out, f"{given.get('artifact', '').strip().rstrip('/')}/artifact.json"

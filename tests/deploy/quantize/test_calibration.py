@@ -153,6 +153,10 @@ def test_a_list_that_cannot_be_right(folder: Path) -> None:
     path.write_text(json.dumps({**raw, "images": raw["images"][::-1]}))
     with pytest.raises(MisuseError, match="changed by hand"):
         read_calibration(path)
+    for told in (7, "a text", [7]):
+        path.write_text(json.dumps({**raw, "report": {"warnings": told}}))
+        with pytest.raises(MisuseError, match="changed by hand"):
+            read_calibration(path)
     path.write_text(json.dumps(raw))
     (folder / raw["images"][1]["path"]).unlink()
     with pytest.raises(MisuseError, match="1 of 4 pictures are missing"):

@@ -214,7 +214,10 @@ SLOTS: dict[str, list[Slot]] = {
     ],
     COMMANDS: [],
 }  # fmt: skip
-OUTS = {"calibrate": "calibration.json", "bundle": "student.zip"}  # of those that without out= replace an older one of theirs
+OUTS = {
+    "calibrate": "calibration.json",
+    "bundle": "student.zip",
+}  # of those that without out= replace an older one of theirs
 LINES: Sequence[Sequence[str]] = (
     ("train", "teacher=teacher.pt", "student=yolov8n.yaml", "data=data.yaml", "epochs=3", "imgsz=64", "csgr.tau=.2", "batch=4"),
     ("train", "student=teacher.pt", "distill=none", "data=data.yaml", "optimizer=SGD", "lr0=1e-3", "augment=field"),

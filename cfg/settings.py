@@ -291,7 +291,7 @@ def _check(settings: DistillSettings) -> None:
         )
     if not 0 < settings.augment_share <= 1:
         raise MisuseError(f"augment_share={settings.augment_share:g}: expected a share above 0 and up to 1, e.g. .5")
-    if settings.cpu_threads is not None and (not isinstance(settings.cpu_threads, int) or settings.cpu_threads < 1):
+    if settings.cpu_threads is not None and (type(settings.cpu_threads) is not int or settings.cpu_threads < 1):
         raise MisuseError(f"cpu_threads={settings.cpu_threads}: expected 1 or more")
     _check_unlabeled(settings)
     if (settings.recipe.methods or settings.pseudo_labels is not None) and not settings.teacher:

@@ -79,6 +79,21 @@ def test_recipe_from_file_and_its_mistakes(tmp_path):
             load_recipe(str(path))
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("cpu_threads", "0", "cpu_threads=0: expected 1 or more"),
+        ("cpu_threads", "true", "cpu_threads=True: expected 1 or more"),  # which is 1 to Python, and no number to torch
+        ("cpu_threads", "two", "cpu_threads=two: expected 1 or more"),
+        ("calibrate_batches", "0", "calibrate_batches=0: expected 1 or more"),
+        ("save_steps", "-1", "save_steps=-1: expected 0"),
+    ],
+)
+def test_numbers_that_make_no_sense(key, value, said):
+    with pytest.raises(MisuseError, match=f"^{said}"):
+        resolve({"teacher": "a.pt", key: value})
+
+
 def test_later_beats_earlier_and_dotted_keys_reach_into_the_recipe():
     recipe = resolve({"teacher": "a.pt", "distill": "pkd", "pkd.pkd": 2, "schedule": "linear", "until": 1}).recipe
     assert recipe.methods == {"pkd": {"pkd": 2}} and (recipe.schedule, recipe.until) == ("linear", 1.0)

@@ -33,7 +33,7 @@ ARMS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 KINDS = {
     "plain": [["row"], ["save", "batch", "step"]],
-    "distilled": [["batch", "save"], ["step", "validation"], ["row", "save"]],
+    "distilled": [["batch", "save"], ["step", "validation"], ["row", "save", "save"]],
     "openvino": [["batch", "save"]],
 }
 

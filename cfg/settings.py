@@ -216,7 +216,7 @@ def changed_on_resume(settings: DistillSettings, keys: Mapping[str, Any]) -> Dis
 
 
 def _parse_recipe(name: str, raw: Any) -> Recipe:
-    if not isinstance(raw, Mapping) or not isinstance(raw.get("methods"), Mapping):
+    if not isinstance(raw, Mapping) or not isinstance(raw.get("methods"), Mapping) or not raw["methods"]:
         raise MisuseError(f"distill={name}: expected a YAML with 'methods:' (a method per line), see cfg/distill")
     known = {"methods", "schedule", "until"}
     for key in raw:

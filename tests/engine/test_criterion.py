@@ -13,6 +13,7 @@ from yolo_kd.cfg.settings import Recipe
 from yolo_kd.engine import ultra
 from yolo_kd.engine.classes import match
 from yolo_kd.engine.criterion import DistillationCriterion
+from yolo_kd.engine.heads import Acting
 from yolo_kd.engine.teacher import Teacher
 from yolo_kd.engine.terms import Term, build_methods
 from yolo_kd.errors import GateError, YoloKDError
@@ -48,7 +49,7 @@ def test_a_gain_is_given_up_where_batches_hold_hardly_a_gradient(student):
     )
     criterion.step, criterion.warm = 1, True
     neck = torch.ones(1, 1, 2, 2, requires_grad=True)
-    args = ({"pkd_loss": neck.square().sum()}, lambda: (neck * 0).sum(), {"neck": (neck,)}, 1)
+    args = ({"pkd_loss": neck.square().sum()}, lambda: (neck * 0).sum(), {"neck": Acting((neck,))}, 1)
     for _ in range(399):
         criterion._measure(*args)
     assert not criterion.terms[0].fixed
@@ -64,7 +65,7 @@ def test_a_gain_is_fixed_once_half_of_the_batches_said_something(student):
     neck = torch.ones(1, 1, 2, 2, requires_grad=True)
     for factor in (0, 0, 0, 3, 3):
         assert not term.fixed
-        criterion._measure({"pkd_loss": neck.sum()}, lambda: factor * neck.sum(), {"neck": (neck,)}, 1)  # noqa: B023
+        criterion._measure({"pkd_loss": neck.sum()}, lambda: factor * neck.sum(), {"neck": Acting((neck,))}, 1)  # noqa: B023
     assert term.fixed and term.gain == pytest.approx(1.5)
     assert lines == ["gains: pkd.pkd=1.5 (calibrated, now fixed)"]
 

@@ -12,6 +12,7 @@ from yolo_kd import DistillationTrainer
 from yolo_kd.engine import ultra
 from yolo_kd.engine.classes import match
 from yolo_kd.engine.criterion import DistillationCriterion
+from yolo_kd.engine.heads import common_levels, cut_spec
 from yolo_kd.engine.schedule import Schedule
 from yolo_kd.engine.teacher import Teacher
 from yolo_kd.engine.terms import build_methods
@@ -21,34 +22,45 @@ IMAGES = 3  # a factor of the batch size that is left out shows
 
 
 @pytest.fixture
-def criterion(make_checkpoint) -> DistillationCriterion:
+def criterion(make_checkpoint, request) -> DistillationCriterion:
     torch.manual_seed(0)
-    student = DetectionModel("yolov8n.yaml", nc=3, verbose=False)
+    student = DetectionModel(getattr(request, "param", "yolov8n.yaml"), nc=3, verbose=False)
     student.args = get_cfg()
     teacher = Teacher(make_checkpoint("yolov8s.yaml", seed=1), torch.device("cpu"))
     student.names = teacher.names
     shared = match(student.names, teacher.names)
-    methods = build_methods(Recipe("test", WANTED), ultra.head_spec(student), teacher.spec, shared, print)
+    own = ultra.head_spec(student)
+    teacher.strides = common_levels(own, teacher.full_spec)
+    methods = build_methods(Recipe("test", WANTED), cut_spec(own, teacher.strides), teacher.spec, shared, print)
     student.train()
     student.criterion = DistillationCriterion(student.init_criterion(), student, teacher, methods, calibrate_batches=2)
     student.criterion.student = student
     return student.criterion
 
 
-def batch_of_three() -> dict[str, torch.Tensor]:
+def batch_of_three(side: int = 64) -> dict[str, torch.Tensor]:
     boxes = torch.tensor([[0.5, 0.5, 0.8, 0.8], [0.4, 0.5, 0.6, 0.7], [0.5, 0.6, 0.7, 0.6]])
-    image = torch.rand(IMAGES, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+    image = torch.rand(IMAGES, 3, side, side, generator=torch.Generator().manual_seed(2))
     kinds, index = torch.tensor([[0.0], [1.0], [2.0]]), torch.arange(IMAGES).float()
     return {"img": image, "cls": kinds, "bboxes": boxes, "batch_idx": index}
 
 
-def norm(loss: torch.Tensor, at: tuple[torch.Tensor, ...]) -> float:
+def norm(loss: torch.Tensor, at: tuple[torch.Tensor, ...], cells: slice) -> float:
+    """Of the gradient, in the heads' tensors (B, C, A) over these cells alone."""
     grads = torch.autograd.grad(loss, at, retain_graph=True, allow_unused=True)
-    return float(torch.cat([g.flatten() for g in grads if g is not None]).norm())
+    parts = [g[..., cells] if g.dim() == 3 else g for g in grads if g is not None]
+    return float(torch.cat([g.flatten() for g in parts]).norm())
 
 
-def test_the_gradient_that_arrives_is_the_wanted_share(criterion):
-    batch = batch_of_three()
+@pytest.mark.parametrize(
+    ("criterion", "extra"),
+    [("yolov8n.yaml", 0), ("yolov8n-p2.yaml", 1)],
+    indirect=["criterion"],
+    ids=["P3", "P2 alone"],
+)
+def test_the_gradient_that_arrives_is_the_wanted_share(criterion, extra):
+    """On the levels that both have: on P2, which this teacher lacks, there is a detection loss alone."""
+    batch = batch_of_three(160)  # a fresh net's boxes on P3 are as large as the objects then
     criterion.start_epoch(0.0, False, warm=True)
     with torch.no_grad():  # BN statistics of a fresh student would move between the batches
         criterion.student(batch["img"])
@@ -58,17 +70,18 @@ def test_the_gradient_that_arrives_is_the_wanted_share(criterion):
     preds = criterion.student(batch["img"])
     raw = ultra.read_outputs(preds)
     at = {
-        "neck": raw.feats,
+        "neck": raw.feats[extra:],
         "scores": tuple(b.scores for b in raw.branches.values()),
         "boxes": tuple(b.boxes for b in raw.branches.values()),
     }
     detection = criterion.base(preds, batch)[0].sum()
+    cells = slice(sum(height * width for height, width in raw.sizes_hw[:extra]), None)
     gains = {term.key: term.gain for term in criterion.terms}
     for term in criterion.terms:
         for other in criterion.terms:
             other.gain = gains[other.key] if other is term else 0.0
         vector, _ = criterion(preds, batch)
-        found = norm(vector[-1], at[term.acts_on]) / norm(detection, at[term.acts_on])
+        found = norm(vector[-1], at[term.acts_on], cells) / norm(detection, at[term.acts_on], cells)
         assert found == pytest.approx(term.share, rel=0.05), term.key
 
 

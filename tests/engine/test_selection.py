@@ -195,6 +195,20 @@ def test_auto_goes_on_when_a_candidate_fails(fake, teacher, tmp_path):
     assert not (tmp_path / FOLDER).exists()  # what failed may work next time
 
 
+def test_what_failed_does_not_teach(fake, teacher, tmp_path):
+    """The last resort, float32 in torch, is taken although it is not the fastest, but not if it has just failed."""
+    fake[1].update(dict.fromkeys(("torch-fp32", "torch-bf16"), RuntimeError("no compiler")))
+    with pytest.raises(
+        YoloKDError, match="torch-fp32 does not run here: .*no compiler; leave out teacher_compile=true"
+    ):
+        selection.choose(teacher, settings("torch", teacher_compile=True), batches(), tmp_path, print)
+
+
+def test_rows_of_a_device_without_a_name_of_its_own_have_a_key(teacher):
+    teacher.device = torch.device("mps")
+    assert selection._key(teacher, settings(), batches())["device"] == "mps"
+
+
 def test_measurements_are_reused_for_the_same_key(fake, teacher, tmp_path):
     made, _ = fake
     lines: list[str] = []

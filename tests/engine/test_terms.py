@@ -6,7 +6,7 @@ import pytest
 import torch
 from yolo_kd.cfg.settings import Recipe
 
-from yolo_kd.distillers import DISTILLERS, arguments
+from yolo_kd.distillers import DISTILLERS, arguments, load
 from yolo_kd.distillers.base import ClassMap, HeadSpec
 from yolo_kd.distillers.pkd import PKD
 from yolo_kd.engine.terms import Term, build_methods, check_arguments, make_term, refuse_idle
@@ -100,6 +100,28 @@ def test_gain_zero_is_said_and_nothing_but_zeros_is_refused():
     refuse_idle(auto, False, said.append)  # its gain is 0 only until the first batch
 
 
+@pytest.mark.parametrize("arguments", [{}, {"rho": 0.3}])
+def test_a_method_without_a_gain_is_refused(arguments):
+    """Beside another method it would be left out without a word."""
+    recipe = Recipe("mine", {"pkd": {"pkd": 1}, "mar": arguments})
+    with pytest.raises(
+        MisuseError, match="distill=mine: mar has no gain, so it would not run; expected one of mask, rel"
+    ):
+        check_arguments(recipe)
+    check_arguments(Recipe("mine", {"pkd": {"pkd": 1}, "mar": {"mask": None}}))  # off on purpose
+
+
+def test_the_seed_of_the_run_is_that_of_the_adapters_unless_the_recipe_has_one():
+    wide = HeadSpec((16, 16), (8, 16), 16, 2, (8, 8))
+
+    def weight(run: int, **own: int) -> torch.Tensor:
+        recipe = Recipe("r", {"pcd": {"cls": 1}, "pkd": {"pkd": 1, **own}})
+        return next(build_methods(recipe, SPEC, wide, ONE, print, seed=run)[1].distiller.parameters())
+
+    assert torch.equal(weight(1), weight(1)) and not torch.equal(weight(1), weight(2))
+    assert torch.equal(weight(1, seed=7), weight(2, seed=7))
+
+
 def test_building_adapters_leaves_the_global_random_state():
     before = torch.get_rng_state()
     wide = HeadSpec((16, 16), (8, 16), 16, 2, (8, 8))
@@ -117,8 +139,9 @@ WRONG = {
 
 @pytest.mark.parametrize("method", DISTILLERS)
 def test_an_argument_of_another_type_than_its_default_is_refused(method):
+    gain = {load(method).terms[0]: 1}
     for name, default in arguments(method).items():
-        check_arguments(Recipe("r", {method: {name: default}}))
+        check_arguments(Recipe("r", {method: {name: default, **gain}}))
         for value in WRONG[type(default)]:
             with pytest.raises(MisuseError) as refusal:
                 check_arguments(Recipe("r", {method: {name: value}}))
@@ -126,4 +149,4 @@ def test_an_argument_of_another_type_than_its_default_is_refused(method):
 
 
 def test_a_whole_number_will_do_for_any_number():
-    check_arguments(Recipe("r", {"csgr": {"tau": 1, "residual": 0}}))
+    check_arguments(Recipe("r", {"csgr": {"cs": 1, "tau": 1, "residual": 0}}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -61,11 +62,22 @@ def test_the_time_left_is_told_from_the_first_part_on(monkeypatch, caplog) -> No
         (["student=yolov8q.yaml"], "student=yolov8q.yaml: no usable model YAML"),
         (["epochs=0"], "epochs=0: expected a whole number from 1 on"),
         (["teacher_epochs=0"], "teacher_epochs=0: expected a whole number from 1 on"),
+        (["imgsz=300"], "imgsz=300: expected a multiple of 32, e.g. imgsz=256"),
+        (["distill=none"], "distill=None: expected a word, e.g. distill=csgr_lqe"),
     ],
 )
 def test_what_the_last_part_needs_is_looked_at_before_the_first(monkeypatch, tmp_path, capsys, words, said) -> None:
     monkeypatch.setattr(demo, "_render", lambda *_: pytest.fail("begun"))
     assert main(["demo", f"out={tmp_path}", *words]) == 2 and said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("package", ["nncf", "pycocotools"])
+def test_so_are_its_packages(monkeypatch, tmp_path, capsys, package) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *a: None if name == package else found(name, *a))
+    monkeypatch.setattr("yolo_kd.evidence.average_precision.find_spec", importlib.util.find_spec)
+    monkeypatch.setattr(demo, "_render", lambda *_: pytest.fail("begun"))
+    assert main(["demo", f"out={tmp_path}"]) == 2 and f"{package}" in (said := capsys.readouterr().err), said
 
 
 def test_a_stem_is_a_student_as_it_is_in_train(monkeypatch, tmp_path) -> None:

@@ -60,8 +60,8 @@ def relative_error(reference: Sequence[Tensor], found: Sequence[Tensor]) -> floa
     >>> relative_error([torch.tensor([3.0, 4.0])], [torch.tensor([3.0, 3.0])])
     0.2
     """
-    off = sum(float((f - r).double().square().sum()) for r, f in zip(reference, found, strict=True))
-    size = sum(float(r.double().square().sum()) for r in reference)
+    off = sum(float((f - r).cpu().double().square().sum()) for r, f in zip(reference, found, strict=True))
+    size = sum(float(r.cpu().double().square().sum()) for r in reference)
     return math.sqrt(off / size) if size else (math.inf if off else 0.0)
 
 
@@ -77,8 +77,8 @@ def score_errors(reference: Sequence[Tensor], found: Sequence[Tensor]) -> tuple[
         p, off = r.sigmoid(), (f.sigmoid() - r.sigmoid()).abs()
         best.append(p.amax(1).flatten())
         worst.append(off.amax(1).flatten())
-        weighted += float((p * off).double().sum())
-        weights += float(p.double().sum())
+        weighted += float((p * off).cpu().double().sum())
+        weights += float(p.cpu().double().sum())
     confidence, difference = torch.cat(best), torch.cat(worst)
     cells = max(MIN_CELLS, int((confidence >= CONFIDENT).sum()))
     counted = difference[confidence.topk(min(cells, len(confidence))).indices].sort().values

@@ -18,7 +18,7 @@ from torch import distributed as dist
 
 from yolo_kd.distillers.base import HeadOutput, Targets
 from yolo_kd.engine import ultra
-from yolo_kd.engine.heads import cut_output, student_view
+from yolo_kd.engine.heads import Acting, acting_levels, cut_output, student_view
 from yolo_kd.engine.labelled import class_columns, detection_loss, joined, labelled_count, teacher_targets
 from yolo_kd.engine.ranks import ELSEWHERE
 from yolo_kd.engine.schedule import Schedule
@@ -177,9 +177,7 @@ class DistillationCriterion:
         values = self._values(student, taught, self._targets(taught, batch, count))
         if not self._usable(values):
             return detection.new_zeros(())
-        entry = {"towers": tuple(towers), "neck": raw.feats}
-        entry["scores"] = tuple(b.scores for b in raw.branches.values())
-        entry["boxes"] = tuple(b.boxes for b in raw.branches.values())
+        entry = acting_levels(raw, towers, self.full_spec, self.teacher.strides)
         self._measure(values, partial(self._reference, detection, preds32, taught, batch, count), entry, count)
         self.last = {t.column: values[t.column].detach() for t in self.terms}
         total = sum(t.gain * self.factor * values[t.column] for t in self.terms if not t.watched)
@@ -253,7 +251,7 @@ class DistillationCriterion:
         self,
         values: dict[str, Tensor],
         detects: Callable[[], Tensor],
-        entry: dict[str, tuple[Tensor, ...]],
+        entry: dict[str, Acting],
         count: int,
     ) -> None:
         """Gradient norms of terms and detection loss where each term acts: for auto gains, and for the log.
@@ -269,7 +267,7 @@ class DistillationCriterion:
         if calibrating and self.calibrated_batches == 0:
             for term in self.terms:
                 term.ratios.clear()  # what was seen in warm-up was provisional
-        batch_size = entry["neck"][0].shape[0]
+        batch_size = entry["neck"].tensors[0].shape[0]
         rows = count or batch_size
         kinds = {t.acts_on for t in self.terms if not t.watched}
         reference = {kind: _grad_norm(detection, entry[kind], rows) for kind in kinds}
@@ -312,14 +310,14 @@ def _without(keys: Iterable[str]) -> str:
     return " ".join(f"{key}=none" for key in keys) or "METHOD.TERM=none"
 
 
-def _grad_norm(loss: Tensor, at: tuple[Tensor, ...], rows: int) -> float:
+def _grad_norm(loss: Tensor, at: Acting, rows: int) -> float:
     """Norm of d loss / d at over the first `rows` pictures of all its tensors; 0 where the loss does not depend on them."""
-    inputs = [t for t in at if t.requires_grad]
+    inputs = [t for t in at.tensors if t.requires_grad]
     if not inputs or not loss.requires_grad:
         return 0.0
     scale = 1024.0  # keeps half-precision gradients from underflowing; divided out again
     grads = torch.autograd.grad(loss * scale, inputs, retain_graph=True, allow_unused=True)
-    squares = [g[:rows].float().square().sum() for g in grads if g is not None]
+    squares = [at.cut(g[:rows]).float().square().sum() for g in grads if g is not None]
     return float(torch.stack(squares).sum().sqrt()) / scale if squares else 0.0
 
 

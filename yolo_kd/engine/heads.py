@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,18 +46,51 @@ def cut_output(output: HeadOutput, spec: HeadSpec, strides: Sequence[int]) -> He
     if tuple(strides) == spec.strides:
         return output
     kept = [spec.strides.index(s) for s in strides]
-    sizes = [h * w for h, w in output.sizes_hw]
-
-    def cells(x: Tensor) -> Tensor:
-        parts = x.split(sizes, dim=2)
-        return torch.cat([parts[i] for i in kept], dim=2)
-
+    cells = partial(_cells, output.sizes_hw, kept)
     return replace(
         output,
         feats=tuple(output.feats[i] for i in kept),
         branches={name: Branch(cells(b.boxes), cells(b.scores)) for name, b in output.branches.items()},
         towers=tuple(output.towers[i] for i in kept) if output.towers else (),
     )
+
+
+@dataclass(frozen=True)
+class Acting:
+    """What terms of one kind act on: tensors that every loss depends on, and of a gradient at one the part that counts."""
+
+    tensors: tuple[Tensor, ...]
+    cut: Callable[[Tensor], Tensor] = lambda gradient: gradient
+
+
+def acting_levels(
+    output: HeadOutput, towers: Sequence[Tensor], spec: HeadSpec, strides: Sequence[int]
+) -> dict[str, Acting]:
+    """What the terms act on by `Term.acts_on`, only of the levels in `strides`.
+
+    On a level that the teacher lacks there is a detection loss but no term: its gradient says nothing about a term's share.
+
+    Args:
+        output: The student's whole raw output.
+        towers: Its classification tower maps, or none.
+        spec: Its head's spec.
+        strides: Those of the levels that teacher and student share.
+    """
+    kept = [spec.strides.index(s) for s in strides]
+    cells = partial(_cells, output.sizes_hw, kept)
+    branches = output.branches.values()
+    return {
+        "neck": Acting(tuple(output.feats[i] for i in kept)),
+        "towers": Acting(tuple(towers[i] for i in kept) if towers else ()),
+        "scores": Acting(tuple(b.scores for b in branches), cells),
+        "boxes": Acting(tuple(b.boxes for b in branches), cells),
+    }
+
+
+def _cells(sizes_hw: Sequence[tuple[int, int]], levels: Sequence[int], x: Tensor) -> Tensor:
+    """The cells (B, C, A') of some levels out of those (B, C, A) of all."""
+    parts = x.split([height * width for height, width in sizes_hw], dim=2)
+    return torch.cat([parts[i] for i in levels], dim=2)
 
 
 class TeacherNet(nn.Module):

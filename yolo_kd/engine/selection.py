@@ -132,6 +132,7 @@ def choose(
         log(line)
     if chosen is None:
         chosen = REFERENCE if REFERENCE in names else _forced(rows, limits, teacher.strides, settings, log)
+        _require_that_it_ran(chosen, rows, settings)
     engine = engines.get(chosen) or _build(chosen, teacher, settings.teacher_compile, builder)
     return Choice(chosen, engine, tuple(rows), reused)
 
@@ -226,6 +227,16 @@ def _forced(
     return name
 
 
+def _require_that_it_ran(name: str, rows: Sequence[Row], settings: DistillSettings) -> None:
+    """The reference agrees with itself, so nothing but a failure keeps it from being chosen."""
+    for row in rows:
+        if row.engine == name and row.agreement is None:
+            advice = "leave out teacher_compile=true" if settings.teacher_compile else "see debug=true"
+            raise YoloKDError(
+                f"teacher_engine={settings.teacher_engine}: {name} does not run here: {row.trouble}; {advice}"
+            )
+
+
 def _builder(
     teacher: Teacher,
     settings: DistillSettings,
@@ -248,7 +259,7 @@ def _key(teacher: Teacher, settings: DistillSettings, batches: Sequence[Tensor])
         "teacher": teacher.sha256,
         "outputs": teacher.net.output_names(),
         "strides": list(teacher.strides),
-        "device": str(teacher.device) if teacher.device.type == "cpu" else torch.cuda.get_device_name(teacher.device),
+        "device": torch.cuda.get_device_name(teacher.device) if teacher.device.type == "cuda" else str(teacher.device),
         "cpu": [machine.model_name(), *sorted(machine.cpu_flags())],
         "threads": torch.get_num_threads(),
         "versions": {name: _version(name) for name in ("torch", "openvino", "nncf")},

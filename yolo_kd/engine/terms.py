@@ -14,7 +14,6 @@ from yolo_kd import distillers
 from yolo_kd.cfg.settings import Recipe
 from yolo_kd.cfg.values import like_default
 from yolo_kd.distillers.base import ClassMap, Distiller, HeadSpec
-from yolo_kd.engine.rng import preserved_rng
 from yolo_kd.errors import GateError, MisuseError, did_you_mean
 
 AUTO = "auto:"
@@ -100,6 +99,11 @@ def check_arguments(recipe: Recipe) -> None:
                 raise MisuseError(f"{name}.{key}={value}: {name} has no argument '{key}'{near}; it has {listed}")
             else:
                 like_default(f"{name}.{key}", value, known[key])
+        if not any(term in settings for term in kind.terms):
+            raise MisuseError(
+                f"distill={recipe.name}: {name} has no gain, so it would not run; expected one of "
+                f"{', '.join(kind.terms)}, e.g. {kind.terms[0]}: auto:0.5, or {name} left out"
+            )
 
 
 def build_methods(
@@ -121,24 +125,25 @@ def build_methods(
         classes: Shared classes.
         log: Told about every term that is off, with the reason.
         fixed_gains: Calibrated gains by `method.term`, of the run that is resumed.
-        seed: Seed of the adapters' initial weights.
+        seed: Of what a distiller draws (initial weights), unless the recipe gives it a `seed` of its own.
         labels: Whether there are labelled pictures to fit on.
 
     Raises:
-        MisuseError: Unknown method or argument, a gain that is no number and no auto:SHARE, or no term left.
+        MisuseError: Unknown method or argument, a method without a gain, a gain that is no number and no auto:SHARE, or no
+            term left.
     """
     check_arguments(recipe)
     methods = []
     for name, settings in recipe.methods.items():
         kind = distillers.load(name)
-        args = {k: v for k, v in settings.items() if k not in kind.terms}
+        args = {"seed": seed} if "seed" in distillers.arguments(name) else {}
+        args |= {k: v for k, v in settings.items() if k not in kind.terms}
         terms = [
             make_term(kind, name, term, settings[term], (fixed_gains or {}).get(f"{name}.{term}"))
             for term in kind.terms
             if settings.get(term) is not None
         ]
-        with preserved_rng(seed):
-            distiller = kind(student, teacher, classes, **args)
+        distiller = kind(student, teacher, classes, **args)
         off = distiller.off()
         if distiller.needs_fit and not labels:
             off = dict.fromkeys(kind.terms, "it is fitted on labels, and there is no labelled training picture") | off

@@ -24,7 +24,10 @@ from yolo_kd.data.split import label_path
 from yolo_kd.deploy import open_detector
 from yolo_kd.deploy.artifact import read_artifact
 from yolo_kd.engine import ultra
+from yolo_kd.engine.openvino_graph import require_packages
 from yolo_kd.engine.terms import check_arguments
+from yolo_kd.errors import MisuseError
+from yolo_kd.evidence.average_precision import require_pycocotools
 from yolo_kd.evidence.judge import time_in_turn
 from yolo_kd.evidence.search import size_mb
 from yolo_kd.evidence.table import aligned
@@ -59,6 +62,7 @@ MEANING = {
 }
 VAL_IMAGES = 120
 CALIBRATION = 100
+STRIDE = 32  # the largest of the families' heads, which the exported net's input is a multiple of
 METRICS = {"mAP50": "metrics/mAP50(B)", "mAP50-95": "metrics/mAP50-95(B)"}
 
 
@@ -111,8 +115,7 @@ def expected_minutes(keys: Mapping[str, Any]) -> dict[str, float]:
 def main(settings: dict[str, Any]) -> int:
     """Run the demo; returns the exit code."""
     keys = settled(settings, DEFAULTS, "demo", least={"teacher_epochs": 1, "epochs": 1})
-    check_arguments(load_recipe(keys["distill"]))  # which is needed last, minutes from now
-    check_student(str(ultra.check_model_file_from_stem(str(keys["student"]))))
+    _check_what_is_needed_last(keys)
     out = Path(str(keys["out"])).resolve()
     progress = Progress(expected_minutes(keys))
 
@@ -152,6 +155,16 @@ def main(settings: dict[str, Any]) -> int:
     progress.begin("INT8")
     _deploy(out, data, Path(rows[-1]["weights"]), keys)
     return 0
+
+
+def _check_what_is_needed_last(keys: Mapping[str, Any]) -> None:
+    """Refuse now what would stop the demo minutes from now."""
+    check_arguments(load_recipe(keys["distill"]))
+    check_student(str(ultra.check_model_file_from_stem(str(keys["student"]))))
+    if keys["imgsz"] % STRIDE:
+        raise MisuseError(f"imgsz={keys['imgsz']}: expected a multiple of {STRIDE}, e.g. imgsz={DEFAULTS['imgsz']}")
+    require_packages("yolo-kd demo", quantized=True)
+    require_pycocotools()
 
 
 def _deploy(out: Path, data: Path, best: Path, keys: dict[str, Any]) -> None:

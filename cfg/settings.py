@@ -82,6 +82,7 @@ class DistillSettings:
     trust: bool = False
     debug: bool = False
     fixed_gains: Mapping[str, float] = field(default_factory=dict)
+    run: str = ""  # drawn when it starts: tells it from others in the same folder
 
     def to_dict(self) -> dict[str, Any]:
         """A nested dict of plain values."""
@@ -111,7 +112,12 @@ class DistillSettings:
             )
         methods = _parse_recipe(str(recipe.get("name")), {k: v for k, v in recipe.items() if k != "name"})
         rest = {k: _typed(k, v, defaults[k]) for k, v in plain.items() if k in defaults}
-        settings = cls(recipe=_with_overrides(methods, {}, None, None), fixed_gains=dict(gains), **rest)
+        settings = cls(
+            recipe=_with_overrides(methods, {}, None, None),
+            fixed_gains=dict(gains),
+            run=str(plain.get("run", "")),
+            **rest,
+        )
         _check(settings)
         return settings
 
@@ -216,12 +222,16 @@ def changed_on_resume(settings: DistillSettings, keys: Mapping[str, Any]) -> Dis
 
 
 def _parse_recipe(name: str, raw: Any) -> Recipe:
-    if not isinstance(raw, Mapping) or not isinstance(raw.get("methods"), Mapping) or not raw["methods"]:
+    if not isinstance(raw, Mapping) or not isinstance(raw.get("methods"), Mapping):
         raise MisuseError(f"distill={name}: expected a YAML with 'methods:' (a method per line), see cfg/distill")
     known = {"methods", "schedule", "until"}
     for key in raw:
         if key not in known:
             raise MisuseError(f"distill={name}: unknown key '{key}'{did_you_mean(key, known)}")
+    if not raw["methods"] and name != NO_RECIPE:
+        raise MisuseError(
+            f"distill={name}: it has no method, so nothing would be distilled; for that use distill={NO_RECIPE}"
+        )
     methods: dict[str, dict[str, Any]] = {}
     for method, args in raw["methods"].items():
         if args is not None and not isinstance(args, Mapping):

@@ -228,19 +228,25 @@ def write_split(found: SceneSplit, data: Description, out: Path, note: str) -> l
     """
     lists = {name: out.with_name(f"{out.stem}_{name}.txt") for i, name in enumerate(PARTS) if (found.part == i).any()}
     table = out.with_name(f"{out.stem}_scenes.csv")
-    ours = out.is_file() and out.read_text(encoding="utf-8", errors="replace").startswith(MARK)
-    for path in (out, *lists.values(), table):
-        refuse_taken(path, MARK if path == out or not ours else "")
     here = out.absolute().parent.resolve()  # where its lists are read
+    texts = {}
     for name, path in lists.items():
         mine = [image for image, part in zip(found.images, found.part, strict=True) if PARTS[part] == name]
-        write_text(path, "".join(f"./{_relative(image, here)}\n" for image in mine))
+        texts[path] = "".join(f"./{_relative(image, here)}\n" for image in mine)
     rows = io.StringIO()
     lines = csv.writer(rows, lineterminator="\n")  # it quotes names with a comma
     lines.writerow(("image", "scene", "part"))
     for image, scene, part in zip(found.images, found.scene.tolist(), found.part, strict=True):
         lines.writerow((_relative(image, here), scene, PARTS[part]))
-    write_text(table, rows.getvalue())
+    texts[table] = rows.getvalue()
+    ours = out.is_file() and out.read_text(encoding="utf-8", errors="replace").startswith(MARK)
+    for path in (out, *texts):
+        if not (
+            path.is_file() and path.read_text(encoding="utf-8", errors="replace") == texts.get(path)
+        ):  # of one killed
+            refuse_taken(path, MARK if path == out or not ours else "")
+    for path, text in texts.items():
+        write_text(path, text)
     content = {name: path.name for name, path in lists.items()} | {"names": dict(data.names)}
     content |= {key: value for key, value in data.raw.items() if key not in _OWN_KEYS | {"names"}}
     write_text(out, f"{MARK}\n# {note}\n" + yaml.safe_dump(content, sort_keys=False, allow_unicode=True))

@@ -91,6 +91,10 @@ def frames_of(video: Path, count: int, folder: Path) -> list[Path]:
             try:
                 for number, frame in sample_frames(video, count):
                     (part / f"{number:07}.png").write_bytes(_png(frame, video))
+                if not any(part.iterdir()):
+                    raise MisuseError(
+                        f"{KEY}={video}: none of its frames can be read; expected a video that OpenCV plays"
+                    )
                 if not target.is_dir():  # another training may have made it meanwhile
                     part.rename(target)
             finally:

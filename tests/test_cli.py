@@ -17,6 +17,7 @@ import torch
 from ultralytics.nn.tasks import RTDETRDetectionModel
 from yolo_kd.data import scenes
 
+from tests.bomb import Bomb
 from yolo_kd import __version__, api, distillers
 from yolo_kd.api import readable_errors
 from yolo_kd.cli import main
@@ -39,16 +40,6 @@ def logged() -> Iterator[list[str]]:
     LOGGER.addHandler(handler)
     yield lines
     LOGGER.removeHandler(handler)
-
-
-class Bomb:
-    """Pickles to a call that leaves a mark where it is run."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self):
-        return (Path.touch, (self.mark,))
 
 
 def test_help_and_version(capsys):

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from yolo_kd.cfg.documents import read_mapping
-from yolo_kd.cfg.settings import DistillSettings, changed_on_resume, default_keys, is_ours, resolve
+from yolo_kd.cfg.settings import DistillSettings, default_keys, is_ours, resolve
 from yolo_kd.cfg.values import read_value, shown
 from yolo_kd.data import scenes
 from yolo_kd.data.description import find_description, read_description
@@ -85,7 +85,7 @@ def distill(
             )
         student = keys["resume"] = _checkpoint_of(resume)
         run = Path(student).parent.parent
-        trust = changed_on_resume(resumed_settings(run, {}), {"trust": keys.get("trust", False)}).trust
+        trust = resumed_settings(run, {"trust": keys.get("trust", False)}).trust
         ultra.load_detector(student, "resume", trust)
         if data is not None:
             keys["data"] = str(data)
@@ -188,7 +188,7 @@ def readable_errors(keys: Mapping[str, Any]) -> Iterator[None]:
     except RuntimeError as error:
         text = _line(error)
         if "Dataset '" in text and "error" in text:
-            raise _data_error(keys.get("data"), text.split("error", 1)[1].lstrip(" ❌"), error.__cause__) from error
+            raise _data_error(keys, text.split("error", 1)[1].lstrip(" ❌"), error.__cause__) from error
         raise
 
 
@@ -204,10 +204,16 @@ def _concerns(path: Path, folder: Path) -> bool:
     return path.is_absolute() and (path.is_relative_to(folder) or folder.is_relative_to(path))
 
 
-def _data_error(data: Any, text: str, cause: BaseException | None) -> YoloKDError:
+def _data_error(keys: Mapping[str, Any], text: str, cause: BaseException | None) -> YoloKDError:
     """What Ultralytics said of the data: wrong as it is written, or not to be had."""
+    data = keys.get("data")
     if isinstance(cause, MisuseError):
         return cause
+    if data is None and keys.get("resume"):
+        return MisuseError(
+            f"resume={keys['resume']}: the data of that run are not there ({text}); put them back, or name where they lie "
+            "now: data=/new/place/data.yaml"
+        )
     if isinstance(cause, SyntaxError | TypeError | ValueError | KeyError | FileNotFoundError):
         return MisuseError(
             f"data={data}: {text}; expected path:, train:, val: and names: of pictures that are there, yolo-kd data check "

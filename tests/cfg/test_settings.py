@@ -70,7 +70,7 @@ def test_recipe_from_file_and_its_mistakes(tmp_path):
     assert (recipe.schedule, recipe.methods["pkd"]["pkd"]) == ("cosine", 0.1)
     for text, said in [
         ("methods: 3", "expected a YAML with 'methods:'"),
-        ("methods: {}", "expected a YAML with 'methods:'"),
+        ("methods: {}", "it has no method, so nothing would be distilled; for that use distill=none"),
         ("methods: {pkd: 3}", "expected 'key: value' lines"),
         ("shedule: cosine\nmethods: {pkd: {pkd: 1}}", "did you mean 'schedule'"),
         ("{", "not a readable recipe"),

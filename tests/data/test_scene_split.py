@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from yolo_kd.cfg.atomic import write_text
+from yolo_kd.data import scene_split
 from yolo_kd.data.check import check
 from yolo_kd.data.description import PARTS, read_description
 from yolo_kd.data.scene_split import deal, joined, read_groups, recordings, split_by_scene
@@ -226,6 +228,27 @@ def test_a_second_run_replaces_its_own_files(places: Path, tmp_path: Path) -> No
         assert main(["data", "split", f"data={places}", f"out={out}", f"seed={seed}"]) == 0
         assert f"seed={seed}" in out.read_text()
     assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize("written", [1, 2, 3])
+def test_what_a_killed_one_left_is_not_in_the_way_of_the_next(
+    places: Path, tmp_path: Path, monkeypatch, written
+) -> None:
+    """The lists and the table have no mark of ours, and the YAML that has one comes last."""
+    left = iter(range(written))
+
+    def write(path: Path, text: str) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        write_text(path, text)
+
+    command = ["data", "split", f"data={places}", f"out={tmp_path / 'scene.yaml'}"]
+    with monkeypatch.context() as patch:
+        patch.setattr(scene_split, "write_text", write)
+        assert main(command) == 130, "interrupted"
+    assert len(list(tmp_path.glob("scene_*"))) == written and not (tmp_path / "scene.yaml").exists()
+    assert main([*command, "seed=1"]) == 2, "what another command left is not known to be ours"
+    assert main(command) == 0 and (tmp_path / "scene.yaml").exists()
 
 
 def test_an_image_that_cannot_be_read_stops_it(tmp_path: Path, capsys) -> None:

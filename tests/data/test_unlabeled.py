@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from yolo_kd.data import unlabeled
 from yolo_kd.data.unlabeled import digest_of, find_unlabeled, frames_of, images_of, same_files
 
 from yolo_kd.errors import MisuseError
@@ -82,6 +83,13 @@ class TestFrames:
         (tmp_path / "cut.mp4").write_bytes(b"\0" * 100)
         with pytest.raises(MisuseError, match="no frame can be read"):
             frames_of(tmp_path / "cut.mp4", 5, tmp_path / "cache")
+        assert not list((tmp_path / "cache").iterdir())
+
+    def test_that_cannot_be_decoded_are_none(self, video, tmp_path, monkeypatch):
+        """It can be stepped through, but gives no picture."""
+        monkeypatch.setattr(unlabeled, "sample_frames", lambda *_: iter(()))
+        with pytest.raises(MisuseError, match=rf"unlabeled={video}: none of its frames can be read"):
+            frames_of(video, 5, tmp_path / "cache")
         assert not list((tmp_path / "cache").iterdir())
 
 

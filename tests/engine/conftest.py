@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from yolo_kd import DistillationTrainer
 from yolo_kd.distillers.lqe import LQE
 
 
@@ -15,3 +16,11 @@ def short_fits() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(LQE.fit.__kwdefaults__, "steps", 60)
         yield
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is logged."""
+    said: list[str] = []
+    monkeypatch.setattr(DistillationTrainer, "log", lambda self, line: said.append(line))
+    return said

@@ -116,6 +116,20 @@ def test_a_resumed_run_keeps_its_engine_although_another_is_faster_now(auto, tmp
     assert trainer.epoch == 1 and list(builders) == ["torch-fp32"], "the others were built to be measured again"
     kept = json.loads((run / "preflight.json").read_text())
     assert kept["engine"] == "torch-fp32" and kept["engines"] == report["engines"]
+    assert not any("not bit-exact" in line for line in lines)
+
+
+def test_a_resumed_run_that_lost_its_engine_says_so(auto, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        auto(trainer_class=Stopped, epochs=2)
+    run = tmp_path / "run"
+    (run / "preflight.json").unlink()
+    _, _, lines = auto(model=str(run / "weights" / "last.pt"), resume=True)
+    assert any(line.startswith("WARNING not bit-exact: the teacher's engine was chosen anew") for line in lines)
+    maps = json.loads((run / "preflight.json").read_text())["maps"]
+    assert "teacher" in maps and "student" not in maps, (
+        "a checkpoint half-way is no start that a teacher must be ahead of"
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,21 +11,12 @@ import numpy as np
 import pytest
 from ultralytics.data.utils import load_dataset_cache_file
 
+from tests.bomb import Bomb
 from yolo_kd.cli import main
 from yolo_kd.engine import ultra
 from yolo_kd.engine.label_lists import plain_label_lists, read_label_list
 
 PARTS = ("train", "val")
-
-
-class Bomb:
-    """Pickles to a call that leaves a mark where it is run."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self):
-        return (Path.touch, (self.mark,))
 
 
 @pytest.fixture

@@ -32,14 +32,6 @@ def mixed_pool(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return root
 
 
-@pytest.fixture
-def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is logged."""
-    said: list[str] = []
-    monkeypatch.setattr(DistillationTrainer, "log", lambda self, line: said.append(line))
-    return said
-
-
 class Seen(DistillationTrainer):
     """Keeps what comes out of the loader."""
 

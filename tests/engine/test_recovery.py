@@ -146,3 +146,31 @@ def test_save_steps_leave_the_checkpoint_from_before_something_was_not_finite(tr
     trainer = train(Spoilt, distill="none", check_data=False, batch=2, nbs=4, epochs=3, save_steps=1)
     assert recovered == [False, True, False, False]
     assert all(v.isfinite().all() for v in trainer.ema.ema.state_dict().values())
+
+
+def test_an_epoch_that_is_resumed_goes_back_as_one_that_nothing_stopped(train):
+    """Ultralytics has nothing to go back to in a process's first epoch; a resumed one has the checkpoint it came from."""
+    keys = {"distill": "none", "check_data": False, "epochs": 3}
+
+    class Poisoned(DistillationTrainer):
+        recovered: tuple[bool, ...] = ()
+
+        def _handle_nan_recovery(self, epoch):
+            if epoch == 1 and True not in self.recovered:
+                self.loss = torch.tensor(float("nan"))
+            self.recovered += (super()._handle_nan_recovery(epoch),)
+            return self.recovered[-1]
+
+    class Killed(Poisoned):
+        def _save(self, within_epoch):
+            super()._save(within_epoch)
+            raise KeyboardInterrupt
+
+    whole = train(Poisoned, name="whole", **keys)
+    assert whole.recovered == (False, True, False, False)
+    with pytest.raises(KeyboardInterrupt):
+        train(Killed, name="killed", **keys)
+    again = train(Poisoned, model=str(whole.save_dir.with_name("killed") / "weights/last.pt"), resume=True)
+    assert again.recovered == (True, False, False)
+    ended = again.ema.ema.state_dict()
+    assert all(torch.equal(ended[k], v) for k, v in whole.ema.ema.state_dict().items())

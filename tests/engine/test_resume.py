@@ -4,60 +4,21 @@ from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from yolo_kd.deploy.artifact import sha256
 
+from tests.engine.stopping import FAST, PLAIN, stop, stopped
 from tests.full_disk import files_end_at
 from yolo_kd import DistillationTrainer, distill
 from yolo_kd.engine import exact, resumable, resume
 from yolo_kd.engine import trainer as trainer_module
-from yolo_kd.errors import GateError, MisuseError, YoloKDError
-
-PLAIN = {"distill": "none", "check_data": False}
-FAST = {"distill": "pkd", "force": True, "teacher_engine": "torch", "optimizer": "AdamW", "check_data": False}
-
-
-def stopped(after: int) -> type[DistillationTrainer]:
-    """A trainer that ends after so many saves as if it had been killed: without the final evaluation."""
-
-    class Stopped(DistillationTrainer):
-        saves = 0
-
-        def _save(self, within_epoch):
-            super()._save(within_epoch)
-            self.saves += 1
-            if self.saves == after:
-                raise KeyboardInterrupt
-
-    return Stopped
-
-
-def stop(train: Callable[..., Any], after: int, **keys: Any) -> Path:
-    """The last.pt of a run that ended after so many saves."""
-    kept: list[Path] = []
-
-    class Seen(stopped(after)):
-        def _setup_train(self):
-            super()._setup_train()
-            kept.append(self.last)
-
-    with pytest.raises(KeyboardInterrupt):
-        train(Seen, **keys)
-    return kept[0]
-
-
-@pytest.fixture
-def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is logged."""
-    said: list[str] = []
-    monkeypatch.setattr(DistillationTrainer, "log", lambda self, line: said.append(line))
-    return said
+from yolo_kd.errors import MisuseError, YoloKDError
 
 
 def test_adapters_gains_and_epoch_go_on(train, make_checkpoint):
@@ -103,7 +64,7 @@ class TestPlace:
         distill(resume=last)
         assert "going on with epoch 1 of 1, batch 4 of 4" in lines
 
-    @pytest.mark.parametrize("other", ["batch", "pictures"])
+    @pytest.mark.parametrize("other", ["batch", "pictures", "labels"])
     def test_other_batches_start_the_epoch_anew_and_say_so(self, train, pictures, tmp_path, lines, other):
         """As many as before: 8 pictures are two batches of 5 as of 6."""
         data = Path(shutil.copytree(pictures.parent, tmp_path / "data")) / "data.yaml"
@@ -111,8 +72,12 @@ class TestPlace:
         if other == "pictures":
             for name, another in (("images/train/000.png", "008.png"), ("labels/train/000.txt", "008.txt")):
                 (data.parent / name).rename((data.parent / name).with_name(another))
+        if other == "labels":
+            label = data.parent / "labels/train/000.txt"
+            kind, *box = label.read_text().split()[:5]
+            label.write_text(" ".join([str(1 - min(int(kind), 1)), *box]) + "\n")
         distill(resume=last, batch=6 if other == "batch" else 5)
-        anew = any(line.startswith("WARNING not bit-exact: other pictures or another batch size") for line in lines)
+        anew = any(line.startswith("WARNING not bit-exact: other pictures, labels or another batch") for line in lines)
         assert anew and "going on with epoch 1 of 1" in lines
 
     def test_the_same_pictures_elsewhere_are_the_same(self, train, pictures, tmp_path, lines):
@@ -132,6 +97,15 @@ class TestPlace:
         (said,) = [line for line in lines if "not bit-exact" in line]
         assert "threads 1 -> 2, CPU " in said and " -> another CPU (" in said and "torch" not in said
 
+    def test_another_version_of_what_decodes_or_teaches_is_said(self, train, lines, monkeypatch):
+        last = stop(train, 1, epochs=2, **PLAIN)
+        now = exact.installed
+        assert now("numpy") == np.__version__ and now("no-such-package") == "none"
+        monkeypatch.setattr(exact, "installed", lambda name: "9.9" if name in {"openvino", "numpy"} else now(name))
+        distill(resume=last)
+        (said,) = [line for line in lines if "not bit-exact" in line]
+        assert said == f"WARNING not bit-exact: numpy {now('numpy')} -> 9.9, openvino {now('openvino')} -> 9.9"
+
     def test_a_cpu_without_bf16_is_said(self, train, lines, monkeypatch):
         """amp=bf16 was asked for there and emulated; a checkpoint only keeps that amp was on."""
         last = stop(train, 1, epochs=2, amp="bf16", **PLAIN)
@@ -139,7 +113,8 @@ class TestPlace:
         distill(resume=last, cpu_threads=1)
         assert "WARNING not bit-exact: bf16 on a CPU True -> False" in lines
 
-    def test_a_later_run_in_the_folder_that_saved_nothing(self, train, make_checkpoint):
+    @pytest.mark.parametrize("another", ["recipe", "rate"])
+    def test_a_later_run_in_the_folder_that_saved_nothing(self, train, make_checkpoint, another):
         """Its settings would be taken for those of the checkpoint that the older run left."""
         last = stop(train, 1, epochs=2, **PLAIN)
 
@@ -148,12 +123,20 @@ class TestPlace:
                 super()._setup_train()
                 raise KeyboardInterrupt
 
-        again = {**FAST, "distill": "pkd", "teacher": str(make_checkpoint("yolov8n.yaml", seed=1)), "epochs": 2}
+        again = {**PLAIN, "lr0": 0.5} if another == "rate" else {**FAST, "teacher": str(make_checkpoint(seed=1))}
         with pytest.raises(KeyboardInterrupt):
-            train(Killed, exist_ok=True, **again)
-        assert yaml.safe_load((last.parents[1] / "kd.yaml").read_text())["recipe"]["name"] == "pkd"
-        with pytest.raises(MisuseError, match="trained with another recipe than kd.yaml .* start that one anew"):
+            train(Killed, exist_ok=True, epochs=2, **again)
+        assert yaml.safe_load((last.parents[1] / "kd.yaml").read_text())["recipe"]["name"] == again["distill"]
+        with pytest.raises(
+            MisuseError, match="not of the run that kd.yaml .* is of, a later one .* start that one anew"
+        ):
             train(model=str(last), resume=True)
+
+    def test_the_save_before_is_gone_on_from_where_that_is_asked_for(self, train, lines):
+        last = stop(train, 2, epochs=3, **PLAIN)
+        distill(resume=last.with_name("previous.pt"))
+        assert "WARNING going on from the save before (previous.pt): as asked" in lines
+        assert "going on with epoch 2 of 3" in lines
 
     def test_the_memory_format_stays_as_it_was_asked_for(self, train):
         last = stop(train, 1, epochs=2, channels_last=False, **PLAIN)
@@ -171,6 +154,12 @@ class TestPlace:
         resume.sidecar_path(last).unlink()
         assert train(model=str(last), resume=True).epoch == 1
         assert any("no last.kd.pt beside the checkpoint: not bit-exact" in line for line in lines)
+
+    def test_without_a_sidecar_a_save_within_the_first_epoch_is_no_run_that_is_over(self, train):
+        last = stop(train, 1, batch=2, epochs=1, save_steps=1, **PLAIN)
+        resume.sidecar_path(last).unlink()
+        with pytest.raises(MisuseError, match=r"saved within the first epoch, .* last\.kd\.pt .* start the run anew"):
+            distill(resume=last)
 
     @pytest.mark.parametrize("calibrated", [True, False])
     def test_without_a_sidecar_gains_that_were_fixed_stay_and_the_rest_starts_anew(
@@ -209,79 +198,10 @@ class TestPlace:
         last = stop(train, 2, epochs=3, **PLAIN)
         last.write_bytes(last.read_bytes()[:1000])
         distill(resume=last)
-        assert "going on with epoch 2 of 3" in lines and any("previous.pt" in line for line in lines)
+        assert "going on with epoch 2 of 3" in lines
+        assert "WARNING going on from the save before (previous.pt): last.pt or its sidecar is damaged" in lines
         assert settled == ["previous.pt"], "else the next save would take the place of the only whole pair"
         assert resume.is_stripped(last, resume.state_of(last))
-
-
-class TestLonger:
-    def test_more_epochs_change_the_schedule_and_say_so(self, train, lines):
-        last = stop(train, 1, epochs=2, **PLAIN)
-        with pytest.raises(MisuseError, match=r"epochs=1: the resumed run has 2; it may be raised"):
-            train(model=str(last), resume=True, epochs=1)
-        trainer = train(model=str(last), resume=True, epochs=4)
-        assert trainer.epoch == 3 and any("epochs 2 -> 4: the schedule changes" in line for line in lines)
-        assert trainer.scheduler.get_last_lr()[0] == pytest.approx(0.01 * (0.25 * 0.99 + 0.01))
-        assert torch.load(trainer.last, weights_only=False)["train_args"]["epochs"] == 4
-
-    def test_a_run_that_is_over_goes_on_from_its_float32_weights(self, train, tmp_path):
-        first = train(epochs=2, **PLAIN)
-        with pytest.raises(MisuseError, match=r"this run is over after 2 of 2 epochs; to train longer raise epochs="):
-            distill(resume=first.last)
-        plain = Path(shutil.copytree(first.save_dir, tmp_path / "plain")) / "weights/last.pt"
-        plain.with_name("last.kd.pt").unlink()
-        for keys in ({}, {"epochs": 3}):  # Ultralytics' own refusal is an AssertionError, and names no epochs=
-            with pytest.raises(
-                MisuseError, match=r"this run is over, .* needs the last\.kd\.pt .* use student="
-            ) as refusal:
-                distill(resume=plain, **keys)
-            assert str(plain) in str(refusal.value)
-        start: dict[str, Any] = {}
-
-        class Resumed(DistillationTrainer):
-            def _setup_train(self):
-                super()._setup_train()
-                start.update({k: v.clone() for k, v in self.ema.ema.state_dict().items()})
-
-        again = train(Resumed, model=str(first.last), resume=str(first.last), epochs=3)
-        assert again.epoch == 2
-        assert all(torch.equal(start[k], v) for k, v in first.ema.ema.state_dict().items())
-
-    def test_patience_counts_anew(self, train, lines):
-        class Flat(DistillationTrainer):
-            def validate(self):
-                self.best_fitness = 0.5
-                return dict(self.metrics), 0.5
-
-        first = train(Flat, epochs=9, patience=2, val=True, **PLAIN)
-        assert first.epoch == 2, "the first was the best, and two did not improve on it"
-        again = train(Flat, model=str(first.last), resume=str(first.last), epochs=10)
-        assert again.epoch == 4 and any(line.endswith("; patience= counts anew") for line in lines)
-
-
-class TestTeacher:
-    def test_that_was_moved_or_changed(self, train, make_checkpoint, tmp_path, lines):
-        teacher = Path(shutil.copy(make_checkpoint("yolov8n.yaml", seed=1), tmp_path / "teacher.pt"))
-        last = stop(train, 1, teacher=str(teacher), epochs=2, **FAST)
-        settings = last.parents[1] / "args.yaml"
-        before = settings.read_bytes()
-        moved = teacher.rename(tmp_path / "moved.pt")
-        with pytest.raises(MisuseError, match=rf"teacher={teacher}: this is the teacher of the resumed run"):
-            distill(resume=last, batch=2)
-        shutil.copy(make_checkpoint("yolov8n.yaml", seed=2), teacher)
-        with pytest.raises(GateError, match=rf"teacher={teacher}: not the checkpoint .* expected {sha256(moved)[:12]}"):
-            distill(resume=last, epochs=4)
-        assert settings.read_bytes() == before, "settings of what never ran"
-        distill(resume=last, teacher=moved, epochs=3, batch=2)
-        assert not any("another teacher" in line for line in lines)
-        assert {"epochs": 3, "batch": 2}.items() <= yaml.safe_load(settings.read_text()).items()
-
-    def test_another_one_is_taken_when_it_is_named(self, train, make_checkpoint, lines):
-        last = stop(train, 1, teacher=str(make_checkpoint("yolov8n.yaml", seed=1)), epochs=2, **FAST)
-        with pytest.raises(MisuseError, match="other sizes than those of the run's teacher"):
-            distill(resume=last, teacher=make_checkpoint("yolov8s.yaml", seed=1))
-        distill(resume=last, teacher=make_checkpoint("yolov8n.yaml", seed=2))
-        assert "WARNING another teacher than before: this is no longer the run that was stopped" in lines
 
 
 @pytest.mark.parametrize(

@@ -50,14 +50,6 @@ def unlabelled_data(pictures: Path, tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is logged."""
-    said: list[str] = []
-    monkeypatch.setattr(DistillationTrainer, "log", lambda self, line: said.append(line))
-    return said
-
-
 class Seen(DistillationTrainer):
     """Keeps what comes out of the loader, and ends after the first epoch's batches."""
 

@@ -28,7 +28,8 @@ from yolo_kd.errors import GateError, YoloKDError
 
 MEASURED_BATCHES = 3  # per epoch, for the log; one batch alone scatters by a factor of two
 MAX_BAD_STEPS = 10  # consecutive steps with a term that is not finite; a GradScaler recovers from fewer
-COUNTERS = ("step", "bad_steps", "checked", "to_measure", "factor", "warm", "calibrated_batches")
+COUNTERS = ("step", "bad_steps", "checked", "to_measure", "calibrated_batches")
+CLOCK = ("factor", "warm")
 
 
 class DistillationCriterion:
@@ -128,8 +129,13 @@ class DistillationCriterion:
             "last": {column: value.detach() for column, value in self.last.items()},
             "ratios": {t.key: list(t.ratios) for t in self.terms},
             "epoch_ratios": {t.key: list(t.epoch_ratios) for t in self.terms},
-            "base": {k: v for k, v in vars(self.base).items() if isinstance(v, (int, float))},
+            **self.clock(),
         }
+
+    def clock(self) -> dict[str, Any]:
+        """What of the state follows from how much of the run is done."""
+        base = {k: v for k, v in vars(self.base).items() if isinstance(v, (int, float))}
+        return {**{name: getattr(self, name) for name in CLOCK}, "base": base}
 
     def restore(self, state: dict[str, Any], new_schedule: bool = False) -> None:
         """Take over an earlier `state`.
@@ -138,7 +144,7 @@ class DistillationCriterion:
             state: Of the same recipe; terms that it does not know stay as they are.
             new_schedule: The run has become longer: what depends on its length is not taken over.
         """
-        for name in COUNTERS:
+        for name in (*COUNTERS, *CLOCK):
             setattr(self, name, state[name])
         self.last = {column: state["last"].get(column, value) for column, value in self.last.items()}
         for term in self.terms:

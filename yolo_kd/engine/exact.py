@@ -8,6 +8,7 @@ is put in place right before the first batch; whatever set-up draws in between i
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -17,6 +18,9 @@ from yolo_kd.engine import ultra
 from yolo_kd.engine.loader import loader_state, pictures, set_loader
 from yolo_kd.engine.rng import random_states, set_random_states
 from yolo_kd.errors import MisuseError
+
+# besides torch: what decodes, resizes and changes pictures, and what may run the teacher
+PACKAGES = ("ultralytics", "numpy", "opencv-python", "opencv-python-headless", "albumentations", "openvino", "nncf")
 
 
 def capture(trainer: Any, within_epoch: bool) -> dict[str, Any]:
@@ -54,6 +58,7 @@ def capture(trainer: Any, within_epoch: bool) -> dict[str, Any]:
         "loader": loader_state(loader),
         "arithmetic": arithmetic(trainer),
         "recipe": trainer.kd.to_dict()["recipe"],
+        "run": trainer.kd.run,
     }
     if trainer.distillation is not None:
         state |= trainer.distillation.state()
@@ -69,8 +74,16 @@ def arithmetic(trainer: Any) -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "CPU": f"{model_name()} ({describe()})",
         "torch": str(torch.__version__),  # a class of its own, which no sidecar may hold
-        "Ultralytics": ultra.version(),
+        **{name: installed(name) for name in PACKAGES},
     }
+
+
+def installed(package: str) -> str:
+    """A package's version, "none" where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
 
 
 def is_finite(state: dict[str, Any]) -> bool:
@@ -86,11 +99,13 @@ def restore_training(trainer: Any, state: dict[str, Any]) -> None:
         GateError: The teacher is another one.
         MisuseError: The state is of another model or recipe.
     """
-    recipe = trainer.kd.to_dict()["recipe"]
-    if state.get("recipe", recipe) != recipe:  # `exist_ok=true`, and killed before its first save
+    now = {"recipe": trainer.kd.to_dict()["recipe"], "run": trainer.kd.run}
+    if any(
+        state.get(key, value) != value for key, value in now.items()
+    ):  # `exist_ok=true`, killed before its first save
         raise MisuseError(
-            f"resume={trainer.args.model}: it was trained with another recipe than kd.yaml in its run folder names, which is of "
-            "a later run in this folder that saved nothing yet; start that one anew"
+            f"resume={trainer.args.model}: it is not of the run that kd.yaml in its run folder is of, a later one in this "
+            "folder that saved nothing yet; start that one anew"
         )
     groups = state["optimizer"]["param_groups"]
     for saved, now in zip(groups, trainer.optimizer.param_groups):
@@ -137,7 +152,9 @@ def restore_stream(trainer: Any, state: dict[str, Any]) -> None:
     if state["position"]:
         trainer.tloss = {k: v.to(trainer.device) for k, v in state["running_items"].items()}
         if trainer.criterion is not None and state["criterion"] is not None:
-            trainer.criterion.restore(state["criterion"])  # the start of the epoch was noted a second time
+            # the start of the epoch was noted a second time; in a run made longer it has a place in another schedule
+            clock = trainer.criterion.clock() if trainer.longer else {}
+            trainer.criterion.restore(state["criterion"] | clock)
     if state["loader"] is not None and not trainer.train_loader.num_workers:
         set_loader(trainer.train_loader, state["loader"])
     if ultra.RANK == -1:  # ranks draw unlike numbers, and one of them wrote the state

@@ -93,11 +93,14 @@ def loader_state(loader: ResumableLoader) -> dict[str, Any] | None:
 
 
 def pictures(loader: ResumableLoader) -> str:
-    """Tells what a loader draws from, in its order: a digest of names and sizes, wherever the pictures lie."""
+    """Tells what a loader draws from, in its order: a digest of names, sizes and labels, wherever the pictures lie."""
     if not loader.digest:
-        files = [Path(file) for part in _parts(loader) for file in part.im_files]
-        rows = [f"{file.name} {file.stat().st_size if file.exists() else 0}" for file in files]
-        loader.digest = sha256("\n".join(rows).encode()).hexdigest()
+        digest = sha256()
+        for part in _parts(loader):
+            for file, label in zip(map(Path, part.im_files), part.labels, strict=True):
+                digest.update(f"{file.name} {file.stat().st_size if file.exists() else 0}\n".encode())
+                digest.update(label["cls"].tobytes() + label["bboxes"].tobytes())
+        loader.digest = digest.hexdigest()
     return loader.digest
 
 
@@ -118,6 +121,11 @@ def set_loader(loader: ResumableLoader, state: dict[str, Any]) -> None:
     # where mosaic closes Ultralytics starts a new iterator, and new transforms with random states of their own
     closes_now = loader.closed != state["closed"]
     loader.iterator = loader._get_iterator() if closes_now else iterator
+    if (
+        closes_now
+    ):  # within an epoch only where a run made longer opens mosaic again: then so much of this order is done
+        for _ in range(loader.first):
+            loader.iterator._next_index()
     for part, kept in zip(_parts(loader), [state, *state.get("others", [])], strict=True):
         for index in kept["buffer"]:
             part.load_image(index)

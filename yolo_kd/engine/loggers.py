@@ -1,11 +1,16 @@
-"""Loggers that Ultralytics starts by itself because they are installed."""
+"""What is logged by others: loggers that Ultralytics starts because they are installed, and names in its lines."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
+from logging import LogRecord
+from pathlib import Path
 from typing import Any
+
+from yolo_kd.engine import ultra
 
 
 def drop_mlflow_without_store(callbacks: dict[str, list[Callable[..., Any]]]) -> None:
@@ -23,3 +28,18 @@ def drop_mlflow_without_store(callbacks: dict[str, list[Callable[..., Any]]]) ->
         return
     for functions in callbacks.values():
         functions[:] = [f for f in functions if f.__module__ != "ultralytics.utils.callbacks.mlflow"]
+
+
+@contextmanager
+def named_finally(part: Path, name: str) -> Iterator[None]:
+    """Inside, the log does not name a file that is soon renamed, but what Ultralytics was asked to save as."""
+
+    def rename(record: LogRecord) -> bool:
+        record.msg = str(record.msg).replace(f" saved as {part},", f" saved as {name}," if name else "")
+        return True
+
+    ultra.LOGGER.addFilter(rename)
+    try:
+        yield
+    finally:
+        ultra.LOGGER.removeFilter(rename)

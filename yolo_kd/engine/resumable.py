@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from copy import copy
 from functools import partial
-from logging import LogRecord
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,8 +26,9 @@ from yolo_kd.engine.exact import capture, is_finite, restore_stream, restore_tra
 from yolo_kd.engine.history import cut_history
 from yolo_kd.engine.label_lists import plain_label_lists
 from yolo_kd.engine.loader import numbered, resumable
-from yolo_kd.engine.loggers import drop_mlflow_without_store
+from yolo_kd.engine.loggers import drop_mlflow_without_store, named_finally
 from yolo_kd.engine.resume import (
+    LAST,
     PREVIOUS,
     commit,
     flush,
@@ -54,21 +54,6 @@ from yolo_kd.errors import MisuseError
 
 class _Done(Exception):
     pass
-
-
-@contextmanager
-def _named_finally(part: Path, name: str) -> Iterator[None]:
-    """Inside, the log does not name a file that is soon renamed, but what Ultralytics was asked to save as."""
-
-    def rename(record: LogRecord) -> bool:
-        record.msg = str(record.msg).replace(f" saved as {part},", f" saved as {name}," if name else "")
-        return True
-
-    ultra.LOGGER.addFilter(rename)
-    try:
-        yield
-    finally:
-        ultra.LOGGER.removeFilter(rename)
 
 
 class ResumableTrainer(ultra.DetectionTrainer):
@@ -162,8 +147,8 @@ class ResumableTrainer(ultra.DetectionTrainer):
         path = Path(self.args.model).resolve()
         state = state_of(path)
         if state is None:
-            if ckpt.get("epoch", -1) < 0:  # stripped
-                raise run_is_over(path)
+            if ckpt.get("epoch", -1) < 0:  # stripped, or of no epoch that is done
+                raise run_is_over(path, begun=ckpt.get("optimizer") is not None)
             self.log(
                 "WARNING no last.kd.pt beside the checkpoint: not bit-exact; gains that were fixed stay (kd.yaml), other gains, "
                 "adapters and ranges start anew"
@@ -175,7 +160,9 @@ class ResumableTrainer(ultra.DetectionTrainer):
         if stripped and not self.longer:
             raise run_is_over(path, state)
         if path.name == PREVIOUS:
-            self.log(f"WARNING last.pt or its sidecar is damaged: going on from the save before ({PREVIOUS})")
+            whole = usable_checkpoint(path.with_name(LAST)).name == LAST
+            why = "as asked" if whole else "last.pt or its sidecar is damaged"
+            self.log(f"WARNING going on from the save before ({PREVIOUS}): {why}")
         self.resumed = state
         restore_training(self, state)
         if not stripped and ultra.RANK in {-1, 0}:
@@ -192,7 +179,7 @@ class ResumableTrainer(ultra.DetectionTrainer):
         else:
             state["position"], place = 0, ""
             self.log(
-                "WARNING not bit-exact: other pictures or another batch size than before, so the epoch starts anew and the "
+                "WARNING not bit-exact: other pictures, labels or another batch size than before, so the epoch starts anew and the "
                 "order of the pictures is drawn anew"
             )
         if not state["done"] or self.longer:
@@ -271,7 +258,14 @@ class ResumableTrainer(ultra.DetectionTrainer):
     def _handle_nan_recovery(self, epoch: int) -> bool:
         if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
             self.loss = self.loss * torch.nan  # they became so in the last step, of which no loss tells yet
-        recovered = super()._handle_nan_recovery(epoch)
+        start = self.start_epoch
+        self.start_epoch = (
+            0  # the run's, not this process's: a resumed one has a last.pt to go back to from its first epoch
+        )
+        try:
+            recovered = super()._handle_nan_recovery(epoch)
+        finally:
+            self.start_epoch = start
         if recovered:
             self.last_step, self.lag = -1, 0
         return recovered
@@ -356,7 +350,7 @@ class ResumableTrainer(ultra.DetectionTrainer):
         def strip(path: Any, name: str = "", updates: Any = None) -> dict[str, Any]:
             part = Path(path).with_name(Path(path).name + ".part")
             stripped.append((part, Path(name or path)))
-            with _named_finally(part, name):
+            with named_finally(part, name):
                 return ultra.strip_optimizer(path, str(part), updates)
 
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ def resolve_travelled(ours: dict[str, Any]) -> DistillSettings:
 def resumed_settings(run: Path, ours: dict[str, Any]) -> DistillSettings:
     """The settings of the run that is resumed; `teacher=` and switches given now win.
 
+    Trust is not among what they hold: it is for whoever resumes to give, and a run folder may come from elsewhere.
+
     Raises:
         MisuseError: The run folder has no kd.yaml, or one that is damaged, or a key may not change on resume.
     """
@@ -39,7 +42,7 @@ def resumed_settings(run: Path, ours: dict[str, Any]) -> DistillSettings:
         raise MisuseError(
             f"resume={run}: no {SETTINGS_FILE} there, so it is no run of yolo-kd; resume it with yolo train resume"
         )
-    return changed_on_resume(DistillSettings.from_dict(read_mapping("resume", path)), ours)
+    return changed_on_resume(replace(DistillSettings.from_dict(read_mapping("resume", path)), trust=False), ours)
 
 
 def travelling(settings: DistillSettings, given: bool) -> dict[str, Any]:

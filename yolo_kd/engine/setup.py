@@ -112,6 +112,10 @@ class Distillation:
             choice = selection.choose(self.teacher, kd, batches, cache, trainer.log)
             name, engine = choice.name, choice.engine
             report["engine"], report["engines"] = name, [asdict(row) for row in choice.rows]
+            if trainer.resume:
+                trainer.log(
+                    "WARNING not bit-exact: the teacher's engine was chosen anew, and may be another one than before"
+                )
         name = ultra.from_first_rank(name)
         self.teacher.use(name, engine or selection.build(name, self.teacher, kd, batches, cache, trainer.log))
         trainer.log(f"teacher runs on {name}")
@@ -133,6 +137,7 @@ def measured(trainer: Any, teacher: Teacher, shared: ClassMap) -> dict[str, Any]
     teacher.use("torch", TorchEngine(teacher.net, trainer.device, half_precision(trainer.device)))
     given = trainer.args.pretrained
     pretrained = isinstance(given, (str, Path)) or (str(trainer.args.model).endswith(".pt") and given is not False)
+    pretrained = pretrained and not trainer.resume  # whose checkpoint is no start
     maps = preflight.measure(trainer, teacher, shared, pretrained)
     for who, found in maps.items():
         trainer.log(

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from math import ceil
 from pathlib import Path
 from subprocess import CalledProcessError
 from typing import Any
+from uuid import uuid4
 
 import torch
 
@@ -67,13 +69,15 @@ class DistillationTrainer(ResumableTrainer):
     ) -> None:
         theirs, ours = split_keys(overrides or {})
         if found := find_description(str(theirs.get("data"))):  # else Ultralytics looks among its own, by exact case
-            theirs["data"] = str(found)
+            theirs["data"] = str(found.absolute())  # a relative one would be lost on resume from elsewhere
         resuming = theirs.get("resume")
         epochs = self.choose_checkpoint(theirs) if resuming else None
         self.teacher_given = teacher_given(ours)
         self.unlabeled: Unlabeled | None = None
         if not resuming:
             self.kd = resolve_travelled(ours)
+            if not self.kd.run:
+                self.kd = replace(self.kd, run=uuid4().hex)
             if self.kd.qat:
                 check_keys(theirs)
             if isinstance(seed := theirs.get("seed"), int) and not 0 <= seed <= LARGEST_SEED:

@@ -165,14 +165,15 @@ def load_detector(source: str, key: str, trust: bool = False, any_task: bool = F
         near = did_you_mean(path.name, [*GITHUB_ASSETS_NAMES, *(p.name for p in path.parent.glob("*.pt"))])
         raise MisuseError(f"{key}={source}: no such file{near}; expected a .pt detection checkpoint")
     try:
-        model = _load(source, trust=False)
-    except _UnsafeError:
-        if not trust:
-            raise MisuseError(
-                f"{key}={source}: holds objects outside Ultralytics' model classes, so loading would run its own code; "
-                "expected a checkpoint of Ultralytics. If you know where it comes from, add trust=true"
-            ) from None
-        model = _load(source, trust=True)
+        try:
+            model = _load(source, trust=False)
+        except _UnsafeError:
+            if not trust:
+                raise MisuseError(
+                    f"{key}={source}: holds objects outside Ultralytics' model classes, so loading would run its own code; "
+                    "expected a checkpoint of Ultralytics. If you know where it comes from, add trust=true"
+                ) from None
+            model = _load(source, trust=True)
     except _DamagedError as error:
         raise MisuseError(
             f"{key}={source}: not a readable checkpoint ({error}); expected a .pt that Ultralytics saved"
@@ -232,7 +233,7 @@ def _load(source: str, trust: bool) -> nn.Module:
         return load_checkpoint(source)[0]
     except Exception as error:  # Ultralytics raises many types for the same three conditions
         text = " ".join(str(error).split())
-        if "outside the supported Ultralytics checkpoint format" in text and _is_pickle(Path(source)):
+        if not trust and "outside the supported Ultralytics checkpoint format" in text and _is_pickle(Path(source)):
             raise _UnsafeError(text) from error
         if not existed and not Path(source).exists():
             raise _OfflineError(text[:120] or type(error).__name__) from error

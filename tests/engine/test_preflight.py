@@ -63,15 +63,16 @@ def test_a_pretrained_student_is_measured_by_its_own_class_ids(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("model", "given", "pretrained"),
+    ("model", "given", "resume", "pretrained"),
     [
-        ("yolov8n.yaml", True, False),  # Ultralytics' default, which says nothing of a YAML
-        ("yolov8n.yaml", "yolov8n.pt", True),
-        ("best.pt", True, True),
-        ("best.pt", False, False),
+        ("yolov8n.yaml", True, False, False),  # Ultralytics' default, which says nothing of a YAML
+        ("yolov8n.yaml", "yolov8n.pt", False, True),
+        ("best.pt", True, False, True),
+        ("best.pt", False, False, False),
+        ("last.pt", True, True, False),  # half-way is no start
     ],
 )
-def test_only_a_pretrained_student_is_measured(monkeypatch, model, given, pretrained):
+def test_only_a_pretrained_student_is_measured(monkeypatch, model, given, resume, pretrained):
     class Asked(Exception):
         pass
 
@@ -80,7 +81,8 @@ def test_only_a_pretrained_student_is_measured(monkeypatch, model, given, pretra
 
     monkeypatch.setattr(setup, "TorchEngine", lambda *_: None)
     monkeypatch.setattr(preflight, "measure", measure)
-    trainer = SimpleNamespace(device=torch.device("cpu"), args=SimpleNamespace(model=model, pretrained=given))
+    args = SimpleNamespace(model=model, pretrained=given)
+    trainer = SimpleNamespace(device=torch.device("cpu"), args=args, resume=resume)
     with pytest.raises(Asked) as asked:
         setup.measured(trainer, SimpleNamespace(use=lambda *_: None, net=None), None)
     assert asked.value.args == (pretrained,)

@@ -62,6 +62,8 @@ def test_the_gap_is_from_the_few_to_all() -> None:
     assert bar.holds and bar.limit == 0.5
     assert not unlabeled._bars({**mean, "unlabeled": {"val": 0.149}}, ["val"])[0].holds
     assert unlabeled._bars({arm: mean[arm] for arm in ("few", "all")}, ["val"]) == []
+    first, second = unlabeled._bars({**mean, "unlabeled+pseudo_labels=.5": {"val": 0.12}}, ["val"])
+    assert first.holds and not second.holds and second.name.startswith("unlabeled+pseudo_labels=.5 recovers")
 
 
 @pytest.mark.parametrize("everything", [0.05, 0.1, 0.109])
@@ -108,6 +110,7 @@ def benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         "results": tmp_path,
         "name": "made_up",
         "imgsz": 64,
+        "arms": "few,few_distilled,unlabeled,all",
     }
 
     def measure(**words: Any) -> tuple[dict[str, Any], dict[str, dict[str, str]]]:

@@ -79,6 +79,12 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
+    if (keys["student_teacher"] is None) != (keys["student_data"] is None) or len(listed(keys["seeds"])) < 2:
+        print(
+            "teacher_engine: expected student_teacher= and student_data= together, and two seeds= or more",
+            file=sys.stderr,
+        )
+        return 2
     notes = quiet()
     out = Path(keys["out"]).resolve()
     rows, bars = [], []
@@ -173,7 +179,7 @@ def _students(keys: dict[str, Any], out: Path) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for seed in [int(s) for s in listed(keys["seeds"])]:
         for engine in (PLAIN, BF16, INT8):
-            run = out / f"student-{engine}-s{seed}"
+            run = out / f"student-{engine}-{source.parent.name}-{keys['epochs']}-s{seed}"
             if not (run / "done").exists():
                 shutil.rmtree(run, ignore_errors=True)
                 print(f"student of {engine}, seed {seed}", flush=True)
@@ -189,7 +195,7 @@ def _students(keys: dict[str, Any], out: Path) -> dict[str, list[float]]:
                     "force=true",
                 ]
                 words += ["distill=none"] if engine == PLAIN else taught
-                with run.with_suffix(".log").open("w") as log:
+                with run.with_name(f"{run.name}.log").open("w") as log:
                     command = [sys.executable, "-m", "yolo_kd.cli", "train", *words]
                     subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=True)
                 (run / "done").touch()

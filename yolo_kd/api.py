@@ -210,8 +210,9 @@ def _data_error(keys: Mapping[str, Any], text: str, cause: BaseException | None)
     if isinstance(cause, MisuseError):
         return cause
     if data is None and keys.get("resume"):
+        wrong = "not there" if isinstance(cause, FileNotFoundError) else "not what they were"
         return MisuseError(
-            f"resume={keys['resume']}: the data of that run are not there ({text}); put them back, or name where they lie "
+            f"resume={keys['resume']}: the data of that run are {wrong} ({text}); put them back, or name where they lie "
             "now: data=/new/place/data.yaml"
         )
     if isinstance(cause, SyntaxError | TypeError | ValueError | KeyError | FileNotFoundError):

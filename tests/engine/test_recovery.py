@@ -172,5 +172,7 @@ def test_an_epoch_that_is_resumed_goes_back_as_one_that_nothing_stopped(train):
         train(Killed, name="killed", **keys)
     again = train(Poisoned, model=str(whole.save_dir.with_name("killed") / "weights/last.pt"), resume=True)
     assert again.recovered == (True, False, False)
+    longer = train(Poisoned, model=str(whole.last), resume=str(whole.last), epochs=4)
+    assert longer.recovered == (False,), "of a run that is over there is only its stripped checkpoint"
     ended = again.ema.ema.state_dict()
     assert all(torch.equal(ended[k], v) for k, v in whole.ema.ema.state_dict().items())

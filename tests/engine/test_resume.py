@@ -101,6 +101,8 @@ class TestPlace:
         last = stop(train, 1, epochs=2, **PLAIN)
         now = exact.installed
         assert now("numpy") == np.__version__ and now("no-such-package") == "none"
+        state = resume.load_sidecar(resume.sidecar_path(last))
+        assert [name for name, value in state["arithmetic"].items() if value == "none"] == ["opencv-python"]
         monkeypatch.setattr(exact, "installed", lambda name: "9.9" if name in {"openvino", "numpy"} else now(name))
         distill(resume=last)
         (said,) = [line for line in lines if "not bit-exact" in line]

@@ -12,7 +12,7 @@ import yaml
 from yolo_kd.deploy.artifact import sha256
 
 from tests.bomb import Bomb
-from tests.engine.stopping import FAST, PLAIN, stop
+from tests.engine.stopping import FAST, PLAIN, stop, stopped
 from yolo_kd import DistillationTrainer, distill
 from yolo_kd.engine import resume
 from yolo_kd.errors import GateError, MisuseError
@@ -60,6 +60,7 @@ class TestLonger:
         last = stop(train, 3, **keys)
         state = resume.load_sidecar(resume.sidecar_path(last))
         assert (state["position"], state["criterion"]["factor"]) == (2, 0.0)
+        twice = Path(shutil.copytree(last.parents[1], last.parents[2] / "twice")) / "weights/last.pt"
         seen: list[tuple[int, int, float]] = []
         orders: list[list[int]] = []
 
@@ -72,6 +73,16 @@ class TestLonger:
         train(Resumed, model=str(last), resume=True, epochs=6, batch=2)
         assert seen[:6] == [(1, 2, 1.0), (1, 3, 1.0), (2, 0, 1.0), (2, 1, 1.0), (2, 2, 1.0), (2, 3, 1.0)]
         assert len({name for batch in orders[2:6] for name in batch}) == 8, "an epoch shows each picture once"
+        whole = orders[:]
+        orders.clear()
+
+        class Again(Resumed, stopped(1)):
+            """Ends once more, with the epoch that it went on within."""
+
+        with pytest.raises(KeyboardInterrupt):
+            train(Again, model=str(twice), resume=str(twice), epochs=6, batch=2)
+        train(Resumed, model=str(twice), resume=str(twice), batch=2)
+        assert orders == whole
 
     def test_patience_counts_anew(self, train, lines):
         class Flat(DistillationTrainer):
@@ -113,6 +124,10 @@ class TestFolder:
         last = stop(train, 1, data=str(tmp_path / "moved" / pictures.name), epochs=2, **PLAIN)
         (tmp_path / "moved").rename(tmp_path / "data")
         with pytest.raises(MisuseError, match=rf"resume={last}: the data of that run are not there .*data=/new/place"):
+            distill(resume=last)
+        (tmp_path / "moved").mkdir()
+        (tmp_path / "moved" / pictures.name).write_text("names: [car]\n")
+        with pytest.raises(MisuseError, match=rf"resume={last}: the data of that run are not what they were"):
             distill(resume=last)
         distill(resume=last, data=tmp_path / "data" / pictures.name)
 

@@ -20,7 +20,7 @@ from yolo_kd.engine.rng import random_states, set_random_states
 from yolo_kd.errors import MisuseError
 
 # besides torch: what decodes, resizes and changes pictures, and what may run the teacher
-PACKAGES = ("ultralytics", "numpy", "opencv-python", "opencv-python-headless", "albumentations", "openvino", "nncf")
+PACKAGES = ("numpy", "opencv-python", "opencv-python-headless", "albumentations", "openvino", "nncf")
 
 
 def capture(trainer: Any, within_epoch: bool) -> dict[str, Any]:
@@ -74,6 +74,7 @@ def arithmetic(trainer: Any) -> dict[str, str]:
         "threads": str(torch.get_num_threads()),
         "CPU": f"{model_name()} ({describe()})",
         "torch": str(torch.__version__),  # a class of its own, which no sidecar may hold
+        "Ultralytics": ultra.version(),
         **{name: installed(name) for name in PACKAGES},
     }
 
@@ -99,13 +100,11 @@ def restore_training(trainer: Any, state: dict[str, Any]) -> None:
         GateError: The teacher is another one.
         MisuseError: The state is of another model or recipe.
     """
-    now = {"recipe": trainer.kd.to_dict()["recipe"], "run": trainer.kd.run}
-    if any(
-        state.get(key, value) != value for key, value in now.items()
-    ):  # `exist_ok=true`, killed before its first save
-        raise MisuseError(
+    if state["run"] != trainer.kd.run or state["recipe"] != trainer.kd.to_dict()["recipe"]:
+        raise MisuseError(  # `exist_ok=true`, and killed before its first save
             f"resume={trainer.args.model}: it is not of the run that kd.yaml in its run folder is of, a later one in this "
-            "folder that saved nothing yet; start that one anew"
+            "folder that saved nothing yet; start that one anew, or, if both have the same settings, write run: "
+            f"{state['run']} into kd.yaml to go on with the older one"
         )
     groups = state["optimizer"]["param_groups"]
     for saved, now in zip(groups, trainer.optimizer.param_groups):
@@ -152,9 +151,8 @@ def restore_stream(trainer: Any, state: dict[str, Any]) -> None:
     if state["position"]:
         trainer.tloss = {k: v.to(trainer.device) for k, v in state["running_items"].items()}
         if trainer.criterion is not None and state["criterion"] is not None:
-            # the start of the epoch was noted a second time; in a run made longer it has a place in another schedule
-            clock = trainer.criterion.clock() if trainer.longer else {}
-            trainer.criterion.restore(state["criterion"] | clock)
+            # the start of the epoch was noted a second time; what the clock says now may be of another schedule
+            trainer.criterion.restore(state["criterion"] | trainer.criterion.clock())
     if state["loader"] is not None and not trainer.train_loader.num_workers:
         set_loader(trainer.train_loader, state["loader"])
     if ultra.RANK == -1:  # ranks draw unlike numbers, and one of them wrote the state

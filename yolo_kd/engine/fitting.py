@@ -28,7 +28,7 @@ from yolo_kd.errors import YoloKDError
 
 MIN_CORRELATION = 0.1  # of predicted quality and IoU, below which a quality predictor says nothing
 FIT_BATCHES = 16  # batches of teacher outputs that a distiller is fitted on
-FIT_VERSION = 1  # raise it when a fit of the same inputs would give something else
+FIT_VERSION = 2  # raise it when a fit of the same inputs would give something else
 FOLDER = "fits"
 
 

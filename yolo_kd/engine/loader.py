@@ -121,11 +121,10 @@ def set_loader(loader: ResumableLoader, state: dict[str, Any]) -> None:
     # where mosaic closes Ultralytics starts a new iterator, and new transforms with random states of their own
     closes_now = loader.closed != state["closed"]
     loader.iterator = loader._get_iterator() if closes_now else iterator
-    if (
-        closes_now
-    ):  # within an epoch only where a run made longer opens mosaic again: then so much of this order is done
+    if closes_now:  # within an epoch only where epochs= or close_mosaic= changed: then so much of this order is done
         for _ in range(loader.first):
             loader.iterator._next_index()
+            loader.order.taken += 1
     for part, kept in zip(_parts(loader), [state, *state.get("others", [])], strict=True):
         for index in kept["buffer"]:
             part.load_image(index)

@@ -79,6 +79,7 @@ class ResumableTrainer(ultra.DetectionTrainer):
     last_step = -1  # batch of the last optimizer step, counted over the run
     lag = 0
     longer = False  # whether epochs= was raised
+    goes_back = False  # whether there is a last.pt to go back to already in this process's first epoch
 
     def __init__(self, cfg: Any, overrides: dict[str, Any], _callbacks: dict | None = None) -> None:
         self.held: dict[str, Any] = {}  # what args.yaml will say once it is clear that a run can be resumed
@@ -163,7 +164,7 @@ class ResumableTrainer(ultra.DetectionTrainer):
             whole = usable_checkpoint(path.with_name(LAST)).name == LAST
             why = "as asked" if whole else "last.pt or its sidecar is damaged"
             self.log(f"WARNING going on from the save before ({PREVIOUS}): {why}")
-        self.resumed = state
+        self.resumed, self.goes_back = state, not stripped
         restore_training(self, state)
         if not stripped and ultra.RANK in {-1, 0}:
             settle(path, state)
@@ -259,9 +260,8 @@ class ResumableTrainer(ultra.DetectionTrainer):
         if not all(bool(parameter.isfinite().all()) for parameter in self.model.parameters()):
             self.loss = self.loss * torch.nan  # they became so in the last step, of which no loss tells yet
         start = self.start_epoch
-        self.start_epoch = (
-            0  # the run's, not this process's: a resumed one has a last.pt to go back to from its first epoch
-        )
+        if self.goes_back:
+            self.start_epoch = 0  # the run's, not this process's
         try:
             recovered = super()._handle_nan_recovery(epoch)
         finally:

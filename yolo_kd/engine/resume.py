@@ -27,7 +27,7 @@ import yaml
 from yolo_kd.deploy.artifact import sha256
 from yolo_kd.errors import MisuseError, YoloKDError
 
-FORMAT = 3
+FORMAT = 4
 LAST, SIDECAR = "last.pt", "last.kd.pt"
 PREVIOUS, PREVIOUS_SIDECAR = "previous.pt", "previous.kd.pt"
 STAGING = ".saving"

@@ -91,7 +91,7 @@ class DistillationTrainer(ResumableTrainer):
                     f"distill_model={theirs['distill_model']}: Ultralytics' own distillation together with ours; "
                     "use one: teacher= (ours), or distill_model= with distill=none"
                 )
-        trust = bool(ours.get("trust")) if resuming else self.kd.trust
+        trust = bool(ours.get("kd", ours).get("trust")) if resuming else self.kd.trust
         with no_foreign_code(trust):
             super().__init__(cfg, theirs, _callbacks)
         if resuming:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from yolo_kd.deploy import machine
 
+from tests.engine.stopping import stopped
 from yolo_kd import DistillationTrainer
 from yolo_kd.engine import selection, setup
 from yolo_kd.engine.openvino_engine import Builder
@@ -96,17 +97,9 @@ def test_with_multi_scale_auto_stays_in_torch(auto):
     assert sum(line.startswith("multi_scale: the teacher stays in torch") for line in lines) == 1
 
 
-class Stopped(DistillationTrainer):
-    """Ends after its first save as if it had been killed."""
-
-    def _save(self, within_epoch: bool) -> bool:
-        super()._save(within_epoch)
-        raise KeyboardInterrupt
-
-
 def test_a_resumed_run_keeps_its_engine_although_another_is_faster_now(auto, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        auto(trainer_class=Stopped, epochs=2)
+        auto(trainer_class=stopped(1), epochs=2)
     run = tmp_path / "run"
     report = json.loads((run / "preflight.json").read_text())
     assert report["engine"] == FASTEST
@@ -121,7 +114,7 @@ def test_a_resumed_run_keeps_its_engine_although_another_is_faster_now(auto, tmp
 
 def test_a_resumed_run_that_lost_its_engine_says_so(auto, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        auto(trainer_class=Stopped, epochs=2)
+        auto(trainer_class=stopped(1), epochs=2)
     run = tmp_path / "run"
     (run / "preflight.json").unlink()
     _, _, lines = auto(model=str(run / "weights" / "last.pt"), resume=True)

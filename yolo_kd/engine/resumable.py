@@ -36,6 +36,7 @@ from yolo_kd.engine.resume import (
     is_stripped,
     join_optimizer,
     load_sidecar,
+    only_begun,
     room_for,
     run_is_over,
     save_sidecar,
@@ -149,7 +150,7 @@ class ResumableTrainer(ultra.DetectionTrainer):
         state = state_of(path)
         if state is None:
             if ckpt.get("epoch", -1) < 0:  # stripped, or of no epoch that is done
-                raise run_is_over(path, begun=ckpt.get("optimizer") is not None)
+                raise run_is_over(path) if ckpt.get("optimizer") is None else only_begun(path)
             self.log(
                 "WARNING no last.kd.pt beside the checkpoint: not bit-exact; gains that were fixed stay (kd.yaml), other gains, "
                 "adapters and ranges start anew"

@@ -189,19 +189,16 @@ def is_stripped(path: Path, state: dict[str, Any]) -> bool:
     return state.get("stripped") == sha256(path)
 
 
-def run_is_over(path: Path, state: Mapping[str, Any] | None = None, begun: bool = False) -> MisuseError:
-    """What to say of a checkpoint that cannot be gone on from, with its sidecar's state or without a sidecar.
+def only_begun(path: Path) -> MisuseError:
+    """What to say of a checkpoint that was saved within the first epoch and has lost its sidecar."""
+    return MisuseError(
+        f"resume={path}: saved within the first epoch, of which only the {SIDECAR} beside it knows how far it came, and that "
+        "is not there; start the run anew"
+    )
 
-    Args:
-        path: The checkpoint.
-        state: The sidecar's; the end of the run left both.
-        begun: It was saved within the first epoch and has lost its sidecar.
-    """
-    if begun:
-        return MisuseError(
-            f"resume={path}: saved within the first epoch, of which only the {SIDECAR} beside it knows how far it came, and that "
-            "is not there; start the run anew"
-        )
+
+def run_is_over(path: Path, state: Mapping[str, Any] | None = None) -> MisuseError:
+    """What to say of a checkpoint that the end of its run left, with its sidecar's state or without a sidecar."""
     over = f"resume={path}: this run is over"
     weights = f"to start from its weights use student={path}"
     if state is None:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import asdict, dataclass
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -27,6 +26,7 @@ from yolo_kd.deploy import machine
 from yolo_kd.distillers.base import HeadOutput
 from yolo_kd.engine.agreement import Agreement, compare
 from yolo_kd.engine.engine_rows import Limits, Row, decide, least_off, objection, table
+from yolo_kd.engine.exact import installed
 from yolo_kd.engine.ir_cache import FOLDER, key_digest
 from yolo_kd.engine.openvino_engine import Builder, images_digest
 from yolo_kd.engine.openvino_graph import require_packages
@@ -262,7 +262,7 @@ def _key(teacher: Teacher, settings: DistillSettings, batches: Sequence[Tensor])
         "device": torch.cuda.get_device_name(teacher.device) if teacher.device.type == "cuda" else str(teacher.device),
         "cpu": [machine.model_name(), *sorted(machine.cpu_flags())],
         "threads": torch.get_num_threads(),
-        "versions": {name: _version(name) for name in ("torch", "openvino", "nncf")},
+        "versions": {name: installed(name) for name in ("torch", "openvino", "nncf")},
         "wanted": settings.teacher_engine,
         "compiled": settings.teacher_compile,
         "limits": [settings.max_feature_error, settings.max_score_error],
@@ -296,10 +296,3 @@ def _earlier(path: Path, key: Mapping[str, Any], log: Callable[[str], None]) -> 
 
 def _agreement(plain: Mapping[str, Any] | None) -> Agreement | None:
     return None if plain is None else Agreement(**{**plain, "features": tuple(plain["features"])})
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

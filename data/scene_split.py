@@ -241,9 +241,8 @@ def write_split(found: SceneSplit, data: Description, out: Path, note: str) -> l
     texts[table] = rows.getvalue()
     ours = out.is_file() and out.read_text(encoding="utf-8", errors="replace").startswith(MARK)
     for path in (out, *texts):
-        if not (
-            path.is_file() and path.read_text(encoding="utf-8", errors="replace") == texts.get(path)
-        ):  # of one killed
+        left = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+        if left is None or left != texts.get(path):  # else it is of one that was killed
             refuse_taken(path, MARK if path == out or not ours else "")
     for path, text in texts.items():
         write_text(path, text)

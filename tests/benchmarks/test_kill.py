@@ -36,6 +36,7 @@ def run(tmp_path: Path, make_checkpoint):
     return write
 
 
+@pytest.mark.slow
 def test_what_a_difference_is(run) -> None:
     whole = run("whole")
     assert kill.differences(whole, run("same", rows="1,9.9,0.2\n")) == []

@@ -125,6 +125,7 @@ def test_weights_stored_in_half_precision_are_not_taken_for_what_it_runs_in(tmp_
     assert load_backend(openvino_net(tmp_path, half=True), Settings(precision="f32")).precision == "f32"
 
 
+@pytest.mark.slow
 def test_a_quantized_net_runs_in_int8(tmp_path: Path, exported: Callable[..., Path], tiny: Path) -> None:
     import nncf
     import openvino

@@ -17,6 +17,7 @@ CASES = {
     "26 end to end, ONNX": ("yolo26n.yaml", "onnx", {"nms": False}),
     "v8 with suppression inside, OpenVINO": ("yolov8n.yaml", "openvino", {"nms": True}),
 }
+SLOW = {"26 end to end, OpenVINO", "v8 with suppression inside, OpenVINO"}  # to export
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def assert_same(found: Detections, boxes: np.ndarray, scores: np.ndarray, class_
         free.remove(match)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.slow) if c in SLOW else c for c in CASES])
 @pytest.mark.parametrize("precision", ["f32", None])
 def test_the_boxes_are_those_of_ultralytics(
     exported: Callable[..., Path], frames: list[np.ndarray], case: str, precision: str | None, request: Any

@@ -38,6 +38,7 @@ def test_fresh_inputs(sandbox: Sandbox, seeds: Path, kind: str) -> None:
     assert words["line"], f"none of {FRESH} inputs was refused: they are not wrong enough"
 
 
+@pytest.mark.slow
 def test_the_good_files_are_good(sandbox: Sandbox) -> None:
     """Else every input would be refused for the same reason, and nothing would be tried."""
     for kind, slots in SLOTS.items():

@@ -52,6 +52,7 @@ def words(checkpoint: Path, *more: str) -> list[str]:
     return ["export", f"model={checkpoint}", "imgsz=64", *more]
 
 
+@pytest.mark.slow
 def test_an_openvino_net_says_what_the_checkpoint_says(checkpoint, tmp_path, capsys):
     before = checkpoint.read_bytes()
     assert main(words(checkpoint)) == 0
@@ -121,6 +122,7 @@ def test_half_precision_halves_the_weights_and_hardly_moves_what_is_said(checkpo
     assert 0 < error.max() < 0.05
 
 
+@pytest.mark.slow
 def test_either_head_of_a_dual_one(make_checkpoint, tmp_path):
     checkpoint = shutil.copy(make_checkpoint("yolo26n.yaml"), tmp_path / "best.pt")
     assert main(words(checkpoint, "format=onnx", "end2end=true")) == 0

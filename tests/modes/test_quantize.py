@@ -79,6 +79,7 @@ def test_an_artifact_is_made_judged_and_opens(words, tmp_path, capsys):
     assert "12 of the 100 images were calibrated on as well" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_both_back_ends_are_calibrated_on_the_same_pictures(make_checkpoint, tiny, data, tmp_path):
     checkpoint = shutil.copy(make_checkpoint(str(tiny)), tmp_path / "best.pt")
     keys = [f"model={checkpoint}", f"data={data}", "imgsz=64", "count=12", "backend=all", "openvino.bias=none"]

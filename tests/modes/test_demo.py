@@ -1,4 +1,4 @@
-"""`yolo-kd demo`: its trainings, its video, and its last part, the student in INT8 beside its float parent."""
+"""`yolo-kd demo`: the time it says is left, its video, and its last part, the student in INT8 beside its float parent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from yolo_kd.deploy.artifact import read_artifact
 from tests.conftest import write_pictures
 from yolo_kd.cli import main
 from yolo_kd.evidence import judge
-from yolo_kd.modes import demo, demo_time
+from yolo_kd.modes import demo
 
 
 def write_video(path: Path, images: list[Path], size_wh: tuple[int, int] = (64, 64)) -> None:
@@ -34,6 +34,25 @@ def out(tmp_path: Path) -> Path:
     data = write_pictures(tmp_path / "scenes")
     write_video(tmp_path / "traffic-0.mp4", list(read_split(data, "train").images))
     return tmp_path
+
+
+def test_the_time_left_is_told_from_the_first_part_on(monkeypatch, caplog) -> None:
+    caplog.set_level("INFO")
+    clock = [0.0]
+    monkeypatch.setattr(demo.time, "monotonic", lambda: clock[0])
+    progress = demo.Progress(demo.expected_minutes(demo.DEFAULTS))
+    whole = sum(progress.minutes.values())
+    progress.begin("render scenes")
+    assert f"(0.0 min so far, about {whole:.0f} min left on two cores with bf16)" in caplog.text
+    progress.end("render scenes")  # at once: they were there already
+    progress.begin("teacher")
+    rest = whole - progress.minutes["render scenes"]
+    assert f"part 2 of 6: teacher (0.0 min so far, about {rest:.0f} min left on two cores with bf16)" in caplog.text
+    progress.end("teacher")
+    rest -= progress.minutes["teacher"]
+    clock[0] = 60 * 3 * (whole - rest)  # a third of the speed
+    progress.begin("plain student")
+    assert f"so far, about {3 * rest:.0f} min left)" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -64,10 +83,21 @@ def test_so_are_its_packages(monkeypatch, tmp_path, capsys, package) -> None:
 def test_a_stem_is_a_student_as_it_is_in_train(monkeypatch, tmp_path) -> None:
     seen: list[str] = []
     monkeypatch.setattr(demo, "check_student", seen.append)
-    monkeypatch.setattr(demo.demo_time, "seconds_per_step", lambda: demo_time.STEP)
     monkeypatch.setattr(demo, "_render", lambda *_: 1 / 0)
     assert main(["demo", f"out={tmp_path}", "student=yolov8n"]) == 1
     assert seen == ["yolov8n.pt"]
+
+
+def test_fewer_pictures_and_epochs_take_less() -> None:
+    usual = demo.expected_minutes(demo.DEFAULTS)
+    assert demo.DEFAULTS["images"] == 416 and demo.VAL_IMAGES == 120, "which every epoch sees, too"
+    less = demo.expected_minutes(
+        {**demo.DEFAULTS, "images": 148, "imgsz": 128, "teacher_epochs": demo.DEFAULTS["teacher_epochs"] / 2}
+    )
+    assert less["render scenes"] == pytest.approx(usual["render scenes"] / 8)
+    assert less["teacher"] == pytest.approx(usual["teacher"] / 16)
+    assert less["distilled student"] == pytest.approx(usual["distilled student"] / 8)
+    assert less["INT8"] == usual["INT8"] and list(less) == list(usual)
 
 
 def test_the_table_has_size_cost_and_both_precisions_of_each_model() -> None:
@@ -101,7 +131,6 @@ def test_the_demo_prints_the_table_of_what_it_trained(tmp_path: Path, monkeypatc
     for name in ("_render", "_picture"):
         monkeypatch.setattr(demo, name, lambda *_: tmp_path)
     monkeypatch.setattr(demo, "_deploy", lambda *_: None)
-    monkeypatch.setattr(demo.demo_time, "seconds_per_step", lambda: demo_time.STEP)
     monkeypatch.setattr(demo, "distill", lambda **keys: trained.append(keys))
     sizes = {"parameters": 3e6, "GFLOPs": 1.31, "minutes": 1.0, "mAP50": 0.5, "mAP50-95": 0.25}
     monkeypatch.setattr(
@@ -110,7 +139,6 @@ def test_the_demo_prints_the_table_of_what_it_trained(tmp_path: Path, monkeypatc
     assert demo.main({"out": str(tmp_path)}) == 0
     assert [keys["student"] for keys in trained] == ["yolov8s.yaml", "yolov8n.yaml", "yolov8n.yaml"]
     own = {"name", "distill", "teacher", "force"}
-    assert [keys["epochs"] for keys in trained] == [7, 7, 7], "which end in time"
     plain, distilled = ({k: v for k, v in keys.items() if k not in own} for keys in trained[1:])
     assert plain == distilled and {"epochs", "lr0", "batch", "nbs", "optimizer", "seed"} <= plain.keys()
     assert [keys["distill"] for keys in trained] == ["none", "none", "csgr_lqe"]

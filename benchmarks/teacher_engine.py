@@ -2,7 +2,7 @@
 
     python -m benchmarks.teacher_engine teacher=best.pt data=hituav/data_scene.yaml out=runs/engines \\
         coco_teacher=yolov8n.pt coco_data=coco128/data.yaml \\
-        student_teacher=runs/demo/teacher/weights/best.pt student_data=runs/demo/scenes-448-256-0/data.yaml
+        student_teacher=runs/demo/teacher/weights/best.pt student_data=runs/demo/scenes-416-256-0/data.yaml
 
 mAP is Ultralytics' on the val split, with square letterboxed images so that every engine sees one shape. The students
 are short runs with fixed seeds; they say whether an engine's noise hurts, not how good a student can be. They can have a
@@ -49,8 +49,9 @@ DEFAULTS: dict[str, Any] = {
     "student_teacher": None,  # None: teacher= and data=
     "student_data": None,
     "student_imgsz": 256,
-    "epochs": 12,
-    "seeds": "0,1",
+    "student_batch": 8,
+    "epochs": 7,
+    "seeds": "0,1,2",
 }
 PLAIN, BF16, INT8 = "plain", "openvino-bf16", "openvino-int8"
 
@@ -185,7 +186,7 @@ def _students(keys: dict[str, Any], out: Path) -> dict[str, list[float]]:
                 print(f"student of {engine}, seed {seed}", flush=True)
                 words = [
                     f"student={keys['student']}", f"data={data}", f"imgsz={keys['student_imgsz']}",
-                    f"batch={keys['batch']}", f"nbs={keys['batch']}", f"epochs={keys['epochs']}",
+                    f"batch={keys['student_batch']}", f"nbs={keys['student_batch']}", f"epochs={keys['epochs']}",
                     "optimizer=AdamW", "lr0=0.002", f"seed={seed}", "cache=ram", "plots=False", "exist_ok=True",
                     f"close_mosaic={CLOSE_MOSAIC}", "warmup_epochs=1", f"project={out}", f"name={run.name}",
                 ]  # fmt: skip

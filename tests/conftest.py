@@ -96,23 +96,32 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pictures(tmp_path_factory.mktemp("pictures"))
 
 
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The YAML of a student for tests that are not about its architecture."""
+def write_tiny(path: Path, width: int = 1) -> Path:
+    """The YAML of a tiny detector, so many times as wide."""
     import yaml
 
-    path = tmp_path_factory.mktemp("tiny") / "tiny.yaml"
-    path.write_text(yaml.safe_dump({"nc": len(NAMES), **TINY}))
+    backbone = [[source, count, kind, [args[0] * width, *args[1:]]] for source, count, kind, args in TINY["backbone"]]
+    path.write_text(yaml.safe_dump({"nc": len(NAMES), **TINY, "backbone": backbone}))
     return path
 
 
 @pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The YAML of a student for tests that are not about its architecture."""
+    return write_tiny(tmp_path_factory.mktemp("tiny") / "tiny.yaml")
+
+
+@pytest.fixture(scope="session")
 def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """A checkpoint as Ultralytics saves it, from a model YAML with random weights; cached by its arguments."""
+    """A checkpoint as Ultralytics saves it, from a model YAML with random weights; cached by its arguments.
+
+    Without a YAML it is a teacher for `tiny`: the same, and wider, so that there are adapters.
+    """
     folder = tmp_path_factory.mktemp("checkpoints")
+    wide = str(write_tiny(folder / "wide.yaml", width=2))
     made: dict[tuple, Path] = {}
 
-    def make(model: str = "yolov8n.yaml", names: tuple[str, ...] = NAMES, seed: int = 0) -> Path:
+    def make(model: str = wide, names: tuple[str, ...] = NAMES, seed: int = 0) -> Path:
         import torch
         from ultralytics import YOLO
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Timer
+from typing import Any
 
 import pytest
 
@@ -24,3 +30,25 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     said: list[str] = []
     monkeypatch.setattr(DistillationTrainer, "log", lambda self, line: said.append(line))
     return said
+
+
+@pytest.fixture(scope="session")
+def killed() -> Iterator[Callable[[dict[str, Any]], list[dict[str, Any]]]]:
+    """Answers a request with the runs that killing.py made of it."""
+    words, folder = [sys.executable, "-m", "tests.engine.killing"], Path(__file__).parents[2]
+    process = subprocess.Popen(words, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin and process.stdout
+
+    def answer(request: dict[str, Any]) -> list[dict[str, Any]]:
+        timer = Timer(280, process.kill)
+        timer.start()
+        process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.flush()
+        found = process.stdout.readline()
+        timer.cancel()
+        assert found, "the process whose forks train has ended"
+        return json.loads(found)
+
+    yield answer
+    process.stdin.close()
+    process.wait(60)

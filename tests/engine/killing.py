@@ -1,13 +1,15 @@
-"""Trains in processes that die at chosen moments. Started by test_kills.py as a program of its own.
+"""Trains in processes that die at chosen moments. Started by the fixture `killed` as a program of its own.
 
 Each training is a fork of one process that has loaded torch and Ultralytics and computed nothing: that saves the seconds
 of loading, and SIGKILL ends it as it ends any process. A moment is the number of an event; events are the beginnings and
 ends of steps and validations, and every file operation of a save.
 
-    python -m tests.engine.killing '{"root": ..., "keys": {...}, "kinds": [["save"], ["batch", "step"]], "seed": 1}'
+Each line of its input is a request,
 
-prints a line of JSON for the training that nothing stops, then one for each list of kinds, whose run dies so often: before
-a random event of that kind.
+    {"root": ..., "keys": {...}, "kinds": [["save"], ["batch", "step"]], "seed": 1}
+
+and the answer a line of JSON: a list with the training that nothing stops, then one for each list of kinds, whose run dies
+so often: before a random event of that kind.
 """
 
 from __future__ import annotations
@@ -95,14 +97,11 @@ def forked(root: Path, keys: dict[str, Any], death: int | None, resumes: bool = 
     return (-os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)), seen
 
 
-def main() -> None:
-    request = json.loads(sys.argv[1])
-    torch.set_num_threads(1)
-    for name in LOADED:
-        with suppress(ImportError):
-            import_module(name)
+def trained(request: dict[str, Any]) -> list[dict[str, Any]]:
+    """The runs that a request asks for."""
     chance = random.Random(request["seed"])
     events: list[str] = []
+    runs = []
     for number, kinds in enumerate([[], *request["kinds"]]):
         root = Path(request["root"]) / str(number)
         root.mkdir(parents=True)
@@ -114,7 +113,17 @@ def main() -> None:
         done = over(root / "run")  # killed after its final files were written
         code, seen = (0, []) if done else forked(root, request["keys"], None, resumes=True)
         events = events or seen
-        print(json.dumps({"root": str(root), "kinds": kinds, "deaths": codes, "code": code}), flush=True)
+        runs.append({"root": str(root), "kinds": kinds, "deaths": codes, "code": code})
+    return runs
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    for name in LOADED:
+        with suppress(ImportError):
+            import_module(name)
+    for line in sys.stdin:
+        print(json.dumps(trained(json.loads(line))), flush=True)
 
 
 if __name__ == "__main__":

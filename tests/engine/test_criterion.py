@@ -74,7 +74,7 @@ def test_two_branches_teach_by_the_shares_that_they_have_in_the_detection_loss_n
     """One-to-many falls from .8 to .1 over the epochs, of which there are three: .8, .45, .1."""
     net = DetectionModel("yolov10n.yaml", nc=3, verbose=False)
     net.args = get_cfg(overrides={"epochs": 3})
-    teacher = Teacher(str(make_checkpoint("yolov8n.yaml", seed=1)), torch.device("cpu"))
+    teacher = Teacher(str(make_checkpoint(seed=1)), torch.device("cpu"))
     shared = match(teacher.names, teacher.names)
     methods = build_methods(Recipe("test", {"pcd": {"cls": 1.0}}), ultra.head_spec(net), teacher.spec, shared, print)
     criterion = DistillationCriterion(net.init_criterion(), net, teacher, methods)

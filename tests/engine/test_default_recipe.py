@@ -35,7 +35,7 @@ def taught(train, make_checkpoint, home, monkeypatch) -> Callable[..., Weights]:
     """The weights of a student that `auto` teaches in OpenVINO, for which torch is no candidate."""
     monkeypatch.setattr(selection, "candidates", lambda wanted, device: [ENGINE])
     monkeypatch.setattr(fitting, "FIT_BATCHES", 4)
-    teacher = str(make_checkpoint("yolov8n.yaml", seed=1))
+    teacher = str(make_checkpoint(seed=1))
 
     def run(**keys: object) -> Weights:
         trainer = train(teacher=teacher, teacher_engine="auto", force=True, calibrate_batches=1, **keys)

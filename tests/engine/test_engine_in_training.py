@@ -49,7 +49,7 @@ def auto(train, make_checkpoint, monkeypatch, tmp_path) -> Callable[..., tuple[A
     monkeypatch.setattr(selection, "time_runs", lambda runs, img: {name: 9.0 - 8 * (name == FASTEST) for name in runs})
     monkeypatch.setattr(machine, "has_bf16", lambda: True)
     monkeypatch.setattr(DistillationTrainer, "log", lambda self, line: lines.append(line))
-    teacher = str(make_checkpoint("yolov8n.yaml", seed=1))
+    teacher = str(make_checkpoint(seed=1))
     keys = {
         "teacher": teacher,
         "distill": "pkd",

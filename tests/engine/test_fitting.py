@@ -31,7 +31,7 @@ def test_kept_reused_and_repaired(train, make_checkpoint, fits, tmp_path, monkey
     lines: list[str] = []
     monkeypatch.setattr(DistillationTrainer, "log", lambda self, line: lines.append(line))
     keys = {"distill": "lqe", "force": True, "teacher_engine": "torch"}
-    teacher = str(make_checkpoint("yolov8n.yaml", seed=1))
+    teacher = str(make_checkpoint(seed=1))
 
     def state(trainer):
         return {k: v.clone() for k, v in trainer.distillation.methods[0].distiller.fit_state().items()}
@@ -45,7 +45,7 @@ def test_kept_reused_and_repaired(train, make_checkpoint, fits, tmp_path, monkey
     kept[0].write_bytes(b"damaged")
     train(teacher=teacher, **keys)
     assert len(fits) == 2 and any("damaged" in line for line in lines)
-    other = train(teacher=str(make_checkpoint("yolov8n.yaml", seed=2)), **keys)
+    other = train(teacher=str(make_checkpoint(seed=2)), **keys)
     assert len(fits) == 3, "another teacher needs a fit of its own"
     runs, (method,) = other.distillation.teacher, other.distillation.methods
     before = fitting._path(other, runs, method)
@@ -60,7 +60,7 @@ def test_other_labels_need_a_fit_of_their_own_wherever_they_changed(train, make_
         Path(shutil.copytree(pictures.parent, tmp_path / "own", ignore=shutil.ignore_patterns("*.cache"))) / "data.yaml"
     )
     keys = {"distill": "lqe", "force": True, "teacher_engine": "torch", "mosaic": 0, "data": str(data)}
-    keys["teacher"] = str(make_checkpoint("yolov8n.yaml", seed=1))
+    keys["teacher"] = str(make_checkpoint(seed=1))
     train(**keys)
     last = np.random.default_rng(SAMPLE_SEED).permutation(8)[-1]
     labels = data.parent / "labels" / "train" / f"{last:03}.txt"

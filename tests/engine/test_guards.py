@@ -90,14 +90,14 @@ def test_a_teacher_of_colour_pictures_is_refused_on_grey_ones(train, teacher, pi
 
 def test_ultralytics_own_distillation_goes_through_the_same_trainer(train, make_checkpoint):
     """Alone, that is with distill=none: its loss is its own."""
-    other = str(make_checkpoint("yolov8n.yaml", seed=1))
+    other = str(make_checkpoint(seed=1))
     trainer = train(model="yolov8n.yaml", distill="none", distill_model=other, amp=False)
     assert trainer.criterion is None and float(trainer.loss_items["dis_loss"]) > 0
     assert trainer.best.exists()
 
 
 def test_own_checkpoint_teaches_nothing(train, make_checkpoint):
-    path = str(make_checkpoint("yolov8n.yaml", seed=1))
+    path = str(make_checkpoint(seed=1))
     with pytest.raises(GateError, match="the student's own checkpoint"):
         train(model=path, teacher=path, **{**FAST, "force": False, "teacher_floor": 0.0})
 

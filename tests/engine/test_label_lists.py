@@ -45,7 +45,7 @@ def test_a_training_runs_no_code_of_a_list_and_reads_the_labels_anew(
 
 @pytest.mark.slow
 def test_nor_does_a_validation(data: Path, tmp_path: Path, make_checkpoint) -> None:
-    model = make_checkpoint("yolov8n.yaml", seed=1)
+    model = make_checkpoint(seed=1)
     words = [f"model={model}", f"data={data}", "imgsz=64", "plots=false", f"project={tmp_path}"]
     assert main(["val", *words]) == 0
     assert not list(tmp_path.glob("executed-*"))

@@ -118,7 +118,7 @@ class TestDistillation:
         "recipe", [{"pcd": {"cls": 1.0, "loc": 1.0}}, {"csgr": {"cs": 1.0}}, {"pkd": {"pkd": 1.0}}]
     )
     def test_reaches_every_picture_and_detection_the_labelled_ones(self, make_checkpoint, recipe):
-        net, criterion = distilled(make_checkpoint("yolov8n.yaml", seed=1), recipe)
+        net, criterion = distilled(make_checkpoint(seed=1), recipe)
         given = batch()
         img = given["img"].requires_grad_(True)
         loss, items, _ = through(net, criterion, given)
@@ -129,7 +129,7 @@ class TestDistillation:
         assert taught.detach() == pytest.approx(ALL * sum(float(items[t.column]) for t in criterion.terms), rel=1e-5)
 
     def test_pcd_of_a_picture_does_not_depend_on_its_label(self, make_checkpoint):
-        teacher = make_checkpoint("yolov8n.yaml", seed=1)
+        teacher = make_checkpoint(seed=1)
         values = []
         for given in (batch(), batch(labelled=ALL)):
             net, criterion = distilled(teacher, {"pcd": {"cls": 1.0, "loc": 1.0}})
@@ -137,7 +137,7 @@ class TestDistillation:
         assert torch.equal(*values)
 
     def test_a_gain_is_that_of_the_labelled_pictures_however_many_others_there_are(self, make_checkpoint):
-        teacher, gains = make_checkpoint("yolov8n.yaml", seed=1), []
+        teacher, gains = make_checkpoint(seed=1), []
         for given in (batch(LABELLED, LABELLED), batch()):
             net, criterion = distilled(teacher, {"pcd": {"cls": "auto:0.5", "loc": "auto:0.25"}}, calibrate_batches=1)
             through(net, criterion, given)
@@ -146,9 +146,7 @@ class TestDistillation:
         assert gains[0] == pytest.approx(gains[1], rel=1e-3)
 
     def test_without_a_label_gains_are_held_against_the_loss_of_the_teachers_boxes(self, make_checkpoint):
-        net, criterion = distilled(
-            make_checkpoint("yolov8n.yaml", seed=1), {"pcd": {"cls": "auto:0.5"}}, calibrate_batches=1
-        )
+        net, criterion = distilled(make_checkpoint(seed=1), {"pcd": {"cls": "auto:0.5"}}, calibrate_batches=1)
         none = {"cls": torch.zeros(0, 1), "bboxes": torch.zeros(0, 4), "batch_idx": torch.zeros(0)}
         loss, _, preds = through(net, criterion, {**batch(labelled=0), **none})
         (term,) = criterion.terms
@@ -197,7 +195,7 @@ class TestTeacherBoxes:
     @pytest.mark.parametrize("uses", [True, False])
     def test_reach_the_methods_that_look_at_boxes(self, make_checkpoint, uses):
         recipe = {"mar": {"mask": 1.0}} if uses else {"pkd": {"pkd": 1.0}}
-        net, criterion = distilled(make_checkpoint("yolov8n.yaml", seed=1), recipe)
+        net, criterion = distilled(make_checkpoint(seed=1), recipe)
         got: list[Targets] = []
         distiller = criterion.methods[0].distiller
         forward = distiller.forward

@@ -179,7 +179,7 @@ def test_are_all_there_is_to_learn_from_where_nothing_is_labelled(train, learnt,
 
 
 def test_a_teacher_that_knows_nothing_labels_nothing(train, make_checkpoint, mixed_pool):
-    teacher = str(make_checkpoint("yolov8n.yaml", seed=1))
+    teacher = str(make_checkpoint(seed=1))
     with pytest.raises(
         GateError, match="pseudo_labels=0.99: the teacher is that sure in none of 11 pictures; lower it"
     ):

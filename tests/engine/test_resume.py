@@ -22,7 +22,7 @@ from yolo_kd.errors import MisuseError, YoloKDError
 
 
 def test_adapters_gains_and_epoch_go_on(train, make_checkpoint):
-    teacher = str(make_checkpoint("yolov8s.yaml", seed=1))
+    teacher = str(make_checkpoint(seed=1))
     start: dict[str, Any] = {}
 
     class Resumed(DistillationTrainer):
@@ -176,7 +176,7 @@ class TestPlace:
                 adapters = [p.detach().clone() for p in self._adapters()]
                 kept.append({"last": self.last, "gain": term.gain, "fixed": term.fixed, "adapters": adapters})
 
-        keys = {"teacher": str(make_checkpoint("yolov8s.yaml", seed=1)), "epochs": 2, **FAST}
+        keys = {"teacher": str(make_checkpoint(seed=1)), "epochs": 2, **FAST}
         with pytest.raises(KeyboardInterrupt):
             train(Seen, calibrate_batches=2 if calibrated else 8, **keys)
         last = kept[0]["last"]
@@ -221,7 +221,7 @@ def test_a_full_disk_leaves_the_older_pair_and_ends_with_a_line(
     kept: dict[str, str] = {}
     keys = PLAIN
     if method == "_write_settings":  # that say something new in this epoch only: the gain, fixed after 4 batches
-        keys = {"teacher": str(make_checkpoint("yolov8n.yaml", seed=1)), "calibrate_batches": 4, **FAST}
+        keys = {"teacher": str(make_checkpoint(seed=1)), "calibrate_batches": 4, **FAST}
 
     def narrow(self, **given):
         if getattr(self, "epoch", None) != epoch:

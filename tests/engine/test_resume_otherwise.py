@@ -101,7 +101,7 @@ class TestFolder:
 
     def test_its_trust_is_not_ours(self, train, make_checkpoint, tmp_path):
         """The settings of a foreign run name its teacher, and say that it may be trusted."""
-        teacher = Path(shutil.copy(make_checkpoint("yolov8n.yaml", seed=1), tmp_path / "teacher.pt"))
+        teacher = Path(shutil.copy(make_checkpoint(seed=1), tmp_path / "teacher.pt"))
         last = stop(train, 1, teacher=str(teacher), epochs=2, trust=True, **FAST)
         settings = last.parents[1] / "kd.yaml"
         assert yaml.safe_load(settings.read_text())["trust"] is True
@@ -134,14 +134,14 @@ class TestFolder:
 
 class TestTeacher:
     def test_that_was_moved_or_changed(self, train, make_checkpoint, tmp_path, lines):
-        teacher = Path(shutil.copy(make_checkpoint("yolov8n.yaml", seed=1), tmp_path / "teacher.pt"))
+        teacher = Path(shutil.copy(make_checkpoint(seed=1), tmp_path / "teacher.pt"))
         last = stop(train, 1, teacher=str(teacher), epochs=2, **FAST)
         settings = last.parents[1] / "args.yaml"
         before = settings.read_bytes()
         moved = teacher.rename(tmp_path / "moved.pt")
         with pytest.raises(MisuseError, match=rf"teacher={teacher}: this is the teacher of the resumed run"):
             distill(resume=last, batch=2)
-        shutil.copy(make_checkpoint("yolov8n.yaml", seed=2), teacher)
+        shutil.copy(make_checkpoint(seed=2), teacher)
         with pytest.raises(GateError, match=rf"teacher={teacher}: not the checkpoint .* expected {sha256(moved)[:12]}"):
             distill(resume=last, epochs=4)
         assert settings.read_bytes() == before, "settings of what never ran"
@@ -150,8 +150,8 @@ class TestTeacher:
         assert {"epochs": 3, "batch": 2}.items() <= yaml.safe_load(settings.read_text()).items()
 
     def test_another_one_is_taken_when_it_is_named(self, train, make_checkpoint, lines):
-        last = stop(train, 1, teacher=str(make_checkpoint("yolov8n.yaml", seed=1)), epochs=2, **FAST)
+        last = stop(train, 1, teacher=str(make_checkpoint(seed=1)), epochs=2, **FAST)
         with pytest.raises(MisuseError, match="other sizes than those of the run's teacher"):
             distill(resume=last, teacher=make_checkpoint("yolov8s.yaml", seed=1))
-        distill(resume=last, teacher=make_checkpoint("yolov8n.yaml", seed=2))
+        distill(resume=last, teacher=make_checkpoint(seed=2))
         assert "WARNING another teacher than before: this is no longer the run that was stopped" in lines

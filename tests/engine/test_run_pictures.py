@@ -20,7 +20,7 @@ KEYS = {"distill": "pcd", "force": True, "teacher_engine": "torch", "check_data"
 @pytest.mark.slow
 def test_a_distilled_run_with_plots_leaves_both_pictures(train, make_checkpoint):
     told = []
-    trainer = train(teacher=str(make_checkpoint("yolov8n.yaml", seed=3)), plots=True, val=True, **KEYS)
+    trainer = train(teacher=str(make_checkpoint(seed=3)), plots=True, val=True, **KEYS)
     folder = trainer.save_dir
     terms, maps = cv2.imread(str(folder / "distill_terms.png")), cv2.imread(str(folder / "distill_maps.jpg"))
     assert terms.shape == (1200, 1200, 3)
@@ -51,7 +51,7 @@ def test_a_distilled_run_with_plots_leaves_both_pictures(train, make_checkpoint)
 @pytest.mark.slow
 @pytest.mark.parametrize("plots", [True, False])
 def test_no_pictures_without_plots_or_without_a_teacher(train, make_checkpoint, plots):
-    teacher = {"distill": "none"} if plots else {**KEYS, "teacher": str(make_checkpoint("yolov8n.yaml", seed=3))}
+    teacher = {"distill": "none"} if plots else {**KEYS, "teacher": str(make_checkpoint(seed=3))}
     trainer = train(plots=plots, **teacher)
     assert not list(trainer.save_dir.glob("distill_*")) and (trainer.save_dir / "results.csv").exists()
 

@@ -118,7 +118,7 @@ def one_thread():
 
 @pytest.fixture
 def teacher(make_checkpoint) -> Teacher:
-    return Teacher(str(make_checkpoint("yolov8n.yaml", seed=1)), CPU)
+    return Teacher(str(make_checkpoint(seed=1)), CPU)
 
 
 def settings(engine: str = "auto", **keys) -> DistillSettings:

@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def teacher(make_checkpoint) -> Teacher:
-    return Teacher(str(make_checkpoint("yolov8n.yaml", seed=1)), CPU)
+    return Teacher(str(make_checkpoint(seed=1)), CPU)
 
 
 def images() -> torch.Tensor:

@@ -68,7 +68,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 class TestBatches:
     def test_hold_both_kinds_and_an_epoch_is_one_pass_over_the_labelled(self, train, make_checkpoint, bare, lines):
-        teacher = str(make_checkpoint("yolov8n.yaml", seed=1))
+        teacher = str(make_checkpoint(seed=1))
         trainer = train(Seen, teacher=teacher, unlabeled=str(bare), epochs=2, mosaic=0, **PKD)
         assert len(trainer.batches) == 2 * 4, "8 labelled pictures, 2 in each batch"
         labelled, others = Counter(), Counter()
@@ -96,14 +96,14 @@ class TestBatches:
     def test_hold_the_share_that_was_asked_for_and_one_of_each_at_least(
         self, train, make_checkpoint, bare, ratio, count
     ):
-        teacher = str(make_checkpoint("yolov8n.yaml", seed=1))
+        teacher = str(make_checkpoint(seed=1))
         trainer = train(Seen, teacher=teacher, unlabeled=str(bare), unlabeled_ratio=ratio, mosaic=0, **PKD)
         assert {batch["labelled"].count(False) for batch in trainer.batches} == {count}
         assert {batch["labelled"].count(True) for batch in trainer.batches[:-1]} == {4 - count}
 
     @pytest.mark.parametrize("cache", [False, "ram"])
     def test_never_mix_pictures_with_and_without_labels(self, train, make_checkpoint, bare, cache):
-        teacher = str(make_checkpoint("yolov8n.yaml", seed=1))
+        teacher = str(make_checkpoint(seed=1))
         mixing = {"mosaic": 1.0, "mixup": 1.0, "cutmix": 0.5, "close_mosaic": 0, "cache": cache}
         trainer = train(Seen, teacher=teacher, unlabeled=str(bare), epochs=2, **mixing, **STILL, **PKD)
         for batch in trainer.batches:
@@ -123,17 +123,17 @@ class TestBatches:
                 assert len(batch["im_file"]) == len(batch["labelled"]) == len(batch["img"])
                 return batch
 
-        teacher = str(make_checkpoint("yolov8n.yaml", seed=1))
+        teacher = str(make_checkpoint(seed=1))
         train(Sized, teacher=teacher, unlabeled=str(bare), epochs=2, until=0.5, teacher_every=2, **PKD)
         assert sizes == [(4, True), (2, False)] * 2 + [(2, False)] * 4
 
     def test_validation_is_what_it_was(self, train, make_checkpoint, bare):
-        trainer = train(teacher=str(make_checkpoint("yolov8n.yaml", seed=1)), unlabeled=str(bare), val=True, **PKD)
+        trainer = train(teacher=str(make_checkpoint(seed=1)), unlabeled=str(bare), val=True, **PKD)
         assert len(trainer.test_loader.dataset) == 4
         assert not any("labelled" in batch for batch in trainer.test_loader)
 
     def test_field_spoils_the_unlabeled_ones_too(self, train, make_checkpoint, bare):
-        teacher = str(make_checkpoint("yolov8n.yaml", seed=1))
+        teacher = str(make_checkpoint(seed=1))
         keys = {"mosaic": 0, "augment": "field", "augment_share": 1.0, "epochs": 2, **STILL, **PKD}
         trainer = train(Seen, teacher=teacher, unlabeled=str(bare), **keys)
         unlabeled = [img.int() for batch in trainer.batches for img in batch["img"][2:]]
@@ -147,7 +147,7 @@ def test_nothing_is_written_beside_the_pictures(train, make_checkpoint, bare, pi
     np.save(mine / "0.npy", np.zeros((8, 8, 3), np.uint8))  # the user's own, newer than the picture
     data = Path(shutil.copytree(pictures.parent, tmp_path / "data")) / "data.yaml"  # Ultralytics writes beside these
     before = snapshot(mine)
-    teacher = str(make_checkpoint("yolov8n.yaml", seed=1))
+    teacher = str(make_checkpoint(seed=1))
     trainer = train(Seen, data=str(data), teacher=teacher, unlabeled=str(mine), cache=cache, mosaic=0, **STILL, **PKD)
     assert snapshot(mine) == before
     assert all(img[0].max() == 255 for batch in trainer.batches for img in batch["img"][2:]), "the array was not read"
@@ -172,13 +172,13 @@ class TestWithoutLabels:
 
     def test_what_was_learnt_comes_from_the_teacher(self, train, make_checkpoint, bare, unlabelled_data):
         keys = {"data": str(unlabelled_data), "unlabeled": str(bare), "epochs": 6, "optimizer": "AdamW", **PKD}
-        teacher = str(make_checkpoint("yolov8n.yaml", seed=1))
+        teacher = str(make_checkpoint(seed=1))
         taught = train(teacher=teacher, **{**keys, "pkd.pkd": 1.0}).criterion.last["pkd_loss"]
         idle = train(teacher=teacher, **{**keys, "pkd.pkd": 0.0}).criterion.last["pkd_loss"]
         assert taught < 0.9 * idle
 
     def test_a_run_folder_that_was_moved_goes_on(self, train, make_checkpoint, bare, unlabelled_data, tmp_path):
-        teacher = str(make_checkpoint("yolov8n.yaml", seed=1))
+        teacher = str(make_checkpoint(seed=1))
         keys = {"data": str(unlabelled_data), "teacher": teacher, "unlabeled": str(bare), **PKD}
         first = train(epochs=1, **keys)
         moved = Path(shutil.move(first.save_dir, tmp_path / "elsewhere"))
@@ -188,7 +188,7 @@ class TestWithoutLabels:
 
     @pytest.mark.parametrize("keys", [{"teacher_every": 2}, {"until": 0.5}, {"schedule": "mosaic"}])
     def test_steps_that_would_learn_nothing_are_refused(self, train, make_checkpoint, bare, unlabelled_data, keys):
-        teacher = str(make_checkpoint("yolov8n.yaml", seed=1))
+        teacher = str(make_checkpoint(seed=1))
         (key, value), *_ = keys.items()
         with pytest.raises(MisuseError, match=f"{key}={value}: there is no labelled picture"):
             train(data=str(unlabelled_data), teacher=teacher, unlabeled=str(bare), **PKD, **keys)
@@ -202,7 +202,7 @@ class TestPool:
     def test_a_picture_of_val_is_refused_and_named(self, train, make_checkpoint, bare, pictures, tmp_path, lines):
         mine = Path(shutil.copytree(bare, tmp_path / "mine"))
         shutil.copy(pictures.parent / "images" / "val" / "002.png", mine / "x.png")
-        keys = {"teacher": str(make_checkpoint("yolov8n.yaml", seed=1)), "unlabeled": str(mine), **PKD}
+        keys = {"teacher": str(make_checkpoint(seed=1)), "unlabeled": str(mine), **PKD}
         with pytest.raises(
             GateError, match=rf"1 pictures are the same files as pictures of val \(first {mine}/x.png\)"
         ):
@@ -216,7 +216,7 @@ class TestPool:
     def test_labelled_pictures_are_not_unlabeled_ones(self, train, make_checkpoint, bare, pictures, tmp_path, lines):
         mine = Path(shutil.copytree(bare, tmp_path / "mine"))
         shutil.copytree(pictures.parent / "images" / "train", mine / "all")
-        keys = {"teacher": str(make_checkpoint("yolov8n.yaml", seed=1)), "unlabeled": str(mine), **PKD}
+        keys = {"teacher": str(make_checkpoint(seed=1)), "unlabeled": str(mine), **PKD}
         assert len(train(**keys).unlabeled.images) == 5
         assert any("8 left out that are labelled training pictures" in line for line in lines)
         # of the sorted list fraction= takes the first two
@@ -228,7 +228,7 @@ class TestPool:
         for suffix in (".bmp", ".tif"):  # which do not say where they end, so that only decoding them tells
             Image.new("RGB", (64, 48)).save(mine / f"cut{suffix}")
             os.truncate(mine / f"cut{suffix}", 5000)
-        trainer = train(teacher=str(make_checkpoint("yolov8n.yaml", seed=1)), unlabeled=str(mine), **PKD)
+        trainer = train(teacher=str(make_checkpoint(seed=1)), unlabeled=str(mine), **PKD)
         assert len(trainer.unlabeled.images) == 5 and (mine / "cut.png").stat().st_size == 60
         assert any("3 of 8 pictures cannot be used and are left out" in line for line in lines)
         assert all(any(f"cut{suffix}: is damaged" in line for line in lines) for suffix in (".png", ".bmp", ".tif"))
@@ -238,7 +238,7 @@ class TestPool:
         for i in range(30):
             writer.write(np.full((48, 64, 3), 8 * i, np.uint8))
         writer.release()
-        teacher = str(make_checkpoint("yolov8n.yaml", seed=1))
+        teacher = str(make_checkpoint(seed=1))
         named = f"{tmp_path / 'a.avi'},{bare}"
         trainer = train(teacher=teacher, unlabeled=named, unlabeled_frames=4, **PKD)
         assert [path.suffix for path in trainer.unlabeled.images] == [".png"] * 9
@@ -269,7 +269,7 @@ class TestPool:
     ],
 )  # fmt: skip
 def test_misuse_is_one_line(pictures, bare, make_checkpoint, tmp_path, capsys, words, said):
-    teacher = make_checkpoint("yolov8n.yaml", seed=1)
+    teacher = make_checkpoint(seed=1)
     given = [word.format(bare=bare, teacher=teacher) for word in words]
     common = [f"teacher={teacher}", "distill=pkd", f"data={pictures}", f"project={tmp_path}/runs", "imgsz=64"]
     assert main(["train", *common, "force=true", "teacher_engine=torch", "epochs=1", *given]) == 2
@@ -285,7 +285,7 @@ def test_pseudo_labels_without_a_teacher_are_refused(pictures, bare, capsys):
 class TestRecord:
     def test_a_folder_that_grew_changes_nothing_on_resume(self, train, make_checkpoint, bare, tmp_path):
         mine = Path(shutil.copytree(bare, tmp_path / "mine"))
-        keys = {"teacher": str(make_checkpoint("yolov8n.yaml", seed=1)), "unlabeled": str(mine), **PKD}
+        keys = {"teacher": str(make_checkpoint(seed=1)), "unlabeled": str(mine), **PKD}
         first = train(epochs=1, **keys)
         assert json.loads((first.save_dir / "unlabeled.json").read_text())["images"] == [
             str(mine / f"{i}.png") for i in range(5)
@@ -296,7 +296,7 @@ class TestRecord:
 
     def test_pictures_that_are_gone_are_named(self, train, make_checkpoint, bare, tmp_path):
         mine = Path(shutil.copytree(bare, tmp_path / "mine"))
-        keys = {"teacher": str(make_checkpoint("yolov8n.yaml", seed=1)), "unlabeled": str(mine), **PKD}
+        keys = {"teacher": str(make_checkpoint(seed=1)), "unlabeled": str(mine), **PKD}
         first = train(epochs=1, **keys)
         (mine / "3.png").unlink()
         with pytest.raises(MisuseError, match=rf"1 of 5 pictures of the resumed run are gone, first {mine}/3.png"):
@@ -361,7 +361,7 @@ def test_a_name_that_is_too_long_is_of_a_picture_that_is_gone(tmp_path):
 
 def test_workers_and_ranks_get_the_settings(pictures: Path, bare: Path, make_checkpoint: Callable[..., Path], tmp_path):
     keys = {"model": "yolov8n.yaml", "data": str(pictures), "project": str(tmp_path), "device": "cpu", "imgsz": 64}
-    teacher = str(make_checkpoint("yolov8n.yaml", seed=1))
+    teacher = str(make_checkpoint(seed=1))
     parent = DistillationTrainer(overrides={**keys, "teacher": teacher, "unlabeled": str(bare), "pseudo_labels": 0.5})
     plain = json.loads(json.dumps(parent.kd.to_dict()))
     worker = DistillationTrainer(overrides={**vars(parent.args), "kd": plain})

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -23,7 +20,7 @@ DISTILLED = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("labels", [True, False], ids=["mixed", "unlabeled only"])
-def test_a_killed_run_ends_like_one_that_was_not(labels, tiny, pictures, make_checkpoint, tmp_path):
+def test_a_killed_run_ends_like_one_that_was_not(labels, tiny, pictures, make_checkpoint, tmp_path, killed):
     pool, data = tmp_path / "pool", tmp_path / "data.yaml"
     raw = {**yaml.safe_load(pictures.read_text()), "path": str(pictures.parent)}
     data.write_text(yaml.safe_dump(raw if labels else {k: v for k, v in raw.items() if k != "train"}))
@@ -31,16 +28,10 @@ def test_a_killed_run_ends_like_one_that_was_not(labels, tiny, pictures, make_ch
     for i in range(7):  # neither a multiple of the share of a batch nor of an epoch
         picture = np.random.default_rng(i).integers(0, 255, (40 + i, 64, 3), dtype=np.uint8)
         cv2.imwrite(str(pool / f"{i}.png"), picture)
-    teacher = str(make_checkpoint("yolov8n.yaml", seed=1))
+    teacher = str(make_checkpoint(seed=1))
     keys = {**KEYS, **DISTILLED, "data": str(data), "student": str(tiny), "teacher": teacher, "unlabeled": str(pool)}
     kinds = [["batch", "save", "step"]] if labels else [["batch", "save"]]
-    request = {"root": str(tmp_path / "runs"), "keys": keys, "kinds": kinds, "seed": 3}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.engine.killing", json.dumps(request)],
-        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=280, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    whole, *runs = [json.loads(line) for line in done.stdout.splitlines()]
+    whole, *runs = killed({"root": str(tmp_path / "runs"), "keys": keys, "kinds": kinds, "seed": 3})
     assert len(runs) == len(kinds)
     for run in (whole, *runs):
         error = Path(run["root"]) / "error.txt"

@@ -51,7 +51,7 @@ def job(learnt, make_checkpoint, seen, runs) -> SimpleNamespace:
     lines: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(re.sub(r"\x1b\[[0-9;]*m", "", record.getMessage()))
-    student = make_checkpoint(seed=5)
+    student = make_checkpoint("yolov8n.yaml", seed=5)
     ultra.LOGGER.addHandler(handler)
     try:
         distill(teacher=learnt, student=student, data=seen, **KEYS)
@@ -115,7 +115,7 @@ def test_runs_are_numbered_as_ultralytics_numbers_them(job, seen):
 
 def test_a_teacher_no_better_than_the_pretrained_student_is_refused(learnt, make_checkpoint, seen, tmp_path):
     before = torch.get_num_threads()
-    teacher = make_checkpoint(seed=1)
+    teacher = make_checkpoint("yolov8n.yaml", seed=1)
     with pytest.raises(
         GateError, match=r"mAP50-95 on the val split is 0\.0\d+, the pretrained student starts at 0\.[4-9]"
     ):

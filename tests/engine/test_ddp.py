@@ -77,7 +77,7 @@ def run_ranks(path: Path, teacher: Path, world: int, copies: int, out: Path) -> 
 def test_two_ranks_give_the_gradients_of_the_joined_batch(tmp_path, make_checkpoint):
     path = tmp_path / "worker.py"
     path.write_text(WORKER)
-    teacher = make_checkpoint("yolov8s.yaml", seed=1)
+    teacher = make_checkpoint(seed=1)
     run_ranks(path, teacher, 1, 2, tmp_path / "one.pt")
     run_ranks(path, teacher, 2, 1, tmp_path / "two.pt")
     one, two = (torch.load(tmp_path / name, weights_only=True) for name in ("one.pt", "two.pt"))
@@ -146,7 +146,7 @@ def told_by_ranks(code: str, folder: Path, teacher: Path) -> Iterator[Any]:
 
 @pytest.mark.slow
 def test_ranks_calibrate_one_gain_though_they_see_unlike_pictures(tmp_path, make_checkpoint):
-    one, two = told_by_ranks(CALIBRATION, tmp_path, make_checkpoint("yolov8s.yaml", seed=1))
+    one, two = told_by_ranks(CALIBRATION, tmp_path, make_checkpoint(seed=1))
     assert one["gains"] == two["gains"] and all(g > 0 for g in one["gains"].values())
     assert all(one["fixed"]) and all(two["fixed"])
 
@@ -176,7 +176,7 @@ dist.destroy_process_group()
 
 @pytest.mark.slow
 def test_a_term_that_is_dead_on_one_rank_stops_them_all(tmp_path, make_checkpoint):
-    one, two = told_by_ranks(DEAD_ON_ONE, tmp_path, make_checkpoint("yolov8s.yaml", seed=1))
+    one, two = told_by_ranks(DEAD_ON_ONE, tmp_path, make_checkpoint(seed=1))
     assert "x.b=0 on the first batch" in one[0] and "with x.b=none" in one[0]
     assert "a term of another rank is 0 or not finite" in two[0] and "with METHOD.TERM=none" in two[0]
     assert one[1] is False and two[1] is False, "what one rank leaves out of a step the other took"
@@ -238,7 +238,7 @@ def test_workers_are_rebuilt_with_our_trainer_and_settings(monkeypatch, tmp_path
 
     from yolo_kd import DistillationTrainer
 
-    teacher = str(make_checkpoint("yolov8s.yaml", seed=1))
+    teacher = str(make_checkpoint(seed=1))
     parent = DistillationTrainer(
         overrides={
             "model": "yolov8n.yaml", "data": str(pictures), "imgsz": 64, "project": str(tmp_path), "teacher": teacher,

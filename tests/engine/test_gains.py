@@ -26,7 +26,7 @@ def criterion(make_checkpoint, request) -> DistillationCriterion:
     torch.manual_seed(0)
     student = DetectionModel(getattr(request, "param", "yolov8n.yaml"), nc=3, verbose=False)
     student.args = get_cfg()
-    teacher = Teacher(make_checkpoint("yolov8s.yaml", seed=1), torch.device("cpu"))
+    teacher = Teacher(make_checkpoint(seed=1), torch.device("cpu"))
     student.names = teacher.names
     shared = match(student.names, teacher.names)
     own = ultra.head_spec(student)

@@ -17,6 +17,7 @@ pytest.importorskip("nncf", reason="the extra [openvino] is optional")
 
 from yolo_kd.deploy.machine import has_bf16
 
+from tests.conftest import TINY
 from yolo_kd.engine import openvino_graph as graph
 from yolo_kd.engine import ultra
 from yolo_kd.engine.heads import TeacherNet
@@ -42,7 +43,7 @@ def net_of(family: str, towers: bool = False) -> TeacherNet:
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = DetectionModel(f"{family}.yaml", nc=3, verbose=False)
+        model = DetectionModel({"nc": 3, **TINY} if family == "tiny" else f"{family}.yaml", nc=3, verbose=False)
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.momentum = None
@@ -95,13 +96,13 @@ def calls() -> list[str]:
 @pytest.fixture
 def builder(tmp_path, lines, calls, monkeypatch) -> Builder:
     """Converts and quantizes once a session, but counts every call."""
-    monkeypatch.setattr(graph, "convert", lambda _net: calls.append("convert") or graph_of("yolov8n").clone())
-    monkeypatch.setattr(graph, "quantize", lambda *_a: calls.append("quantize") or quantized("yolov8n").clone())
+    monkeypatch.setattr(graph, "convert", lambda _net: calls.append("convert") or graph_of("tiny").clone())
+    monkeypatch.setattr(graph, "quantize", lambda *_a: calls.append("quantize") or quantized("tiny").clone())
     return plain_builder(tmp_path, lines)
 
 
 def plain_builder(tmp_path, lines) -> Builder:
-    return Builder(net_of("yolov8n"), SHA, SHAPE, images(2, 3, 64, 64), tmp_path, lines.append)
+    return Builder(net_of("tiny"), SHA, SHAPE, images(2, 3, 64, 64), tmp_path, lines.append)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -138,34 +139,34 @@ def test_backbone_is_what_comes_before_neck_and_head(family):
 
 
 def test_partial_batch_is_padded_and_cut(lines):
-    engine = OpenVINOEngine(graph_of("yolov8n"), "f32", (4, *SHAPE[1:]), lines.append)
+    engine = OpenVINOEngine(graph_of("tiny"), "f32", (4, *SHAPE[1:]), lines.append)
     img = images(4, 3, 64, 64)
     for part in (img[:1], img[1:]):
-        assert max(errors(net_of("yolov8n"), engine(part), part)) < 1e-3
+        assert max(errors(net_of("tiny"), engine(part), part)) < 1e-3
     whole, first = engine(img), engine(img[:3])
     assert all(torch.allclose(f, w[:3], atol=1e-5) for f, w in zip(first, whole, strict=True))
 
 
 def test_larger_batch_runs_in_pieces(lines):
-    engine = OpenVINOEngine(graph_of("yolov8n"), "f32", SHAPE, lines.append)
+    engine = OpenVINOEngine(graph_of("tiny"), "f32", SHAPE, lines.append)
     img = images(5, 3, 64, 64)
-    assert max(errors(net_of("yolov8n"), engine(img), img)) < 1e-3
+    assert max(errors(net_of("tiny"), engine(img), img)) < 1e-3
     assert lines == []
 
 
 def test_channels_last_and_non_contiguous_images(lines):
-    engine = OpenVINOEngine(graph_of("yolov8n"), "f32", SHAPE, lines.append)
+    engine = OpenVINOEngine(graph_of("tiny"), "f32", SHAPE, lines.append)
     wanted = engine(images())
     turned = images().to(memory_format=torch.channels_last)
     flipped = images().flip(3).flip(3)
     for img in (turned, flipped, images(2, 3, 64, 128)[..., :64]):
         with torch.no_grad():
-            assert max(errors(net_of("yolov8n"), engine(img), img)) < 1e-3
+            assert max(errors(net_of("tiny"), engine(img), img)) < 1e-3
     assert torch.equal(engine(turned)[0], wanted[0])
 
 
 def test_outputs_survive_the_next_call(lines):
-    engine = OpenVINOEngine(graph_of("yolov8n"), "f32", SHAPE, lines.append)
+    engine = OpenVINOEngine(graph_of("tiny"), "f32", SHAPE, lines.append)
     first = engine(images())
     kept = [t.clone() for t in first]
     second = engine(images(seed=1))
@@ -175,12 +176,12 @@ def test_outputs_survive_the_next_call(lines):
 
 def test_images_are_left_alone(lines):
     img = images()
-    OpenVINOEngine(graph_of("yolov8n"), "f32", SHAPE, lines.append)(img)
+    OpenVINOEngine(graph_of("tiny"), "f32", SHAPE, lines.append)(img)
     assert torch.equal(img, images())
 
 
 def test_few_sizes_stay_compiled_and_each_new_one_is_a_line(lines):
-    engine = OpenVINOEngine(graph_of("yolov8n"), "f32", SHAPE, lines.append)
+    engine = OpenVINOEngine(graph_of("tiny"), "f32", SHAPE, lines.append)
     for width in range(COMPILED_SHAPES):
         engine(images(2, 3, 64, 96 + 32 * width))
     assert len(engine._requests) == COMPILED_SHAPES
@@ -193,7 +194,7 @@ def test_few_sizes_stay_compiled_and_each_new_one_is_a_line(lines):
 
 @pytest.mark.skipif(not has_bf16(), reason="this CPU has no bf16")
 def test_bf16_is_close(builder):
-    found = errors(net_of("yolov8n"), builder.build("openvino-bf16")(images()), images())
+    found = errors(net_of("tiny"), builder.build("openvino-bf16")(images()), images())
     assert 1e-4 < max(found[:3]) < 0.3  # random nets amplify rounding more than trained ones (.03 there)
 
 
@@ -209,7 +210,7 @@ def test_int8_keeps_neck_and_head_in_float(family, lines):
 
 @pytest.mark.slow
 def test_int8_everywhere_reaches_the_head():
-    everywhere = quantize(graph_of("yolov8n"), images(2, 3, 64, 64), graph.ALL)
+    everywhere = quantize(graph_of("tiny"), images(2, 3, 64, 64), graph.ALL)
     assert len(_downstream_quantizers(everywhere)) > 10
 
 

@@ -36,19 +36,29 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def killed() -> Iterator[Callable[[dict[str, Any]], list[dict[str, Any]]]]:
     """Answers a request with the runs that killing.py made of it."""
     words, folder = [sys.executable, "-m", "tests.engine.killing"], Path(__file__).parents[2]
-    process = subprocess.Popen(words, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin and process.stdout
+    started: list[subprocess.Popen[str]] = []
 
     def answer(request: dict[str, Any]) -> list[dict[str, Any]]:
+        if not started or started[-1].poll() is not None:
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+            started.append(subprocess.Popen(words, cwd=folder, **pipes))
+        process = started[-1]
         timer = Timer(280, process.kill)
+        timer.daemon = True
         timer.start()
-        process.stdin.write(json.dumps(request) + "\n")
-        process.stdin.flush()
-        found = process.stdout.readline()
-        timer.cancel()
-        assert found, "the process whose forks train has ended"
+        try:
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+            found = process.stdout.readline()
+        except BaseException:
+            process.kill()  # or the next request would be given this one's answer
+            raise
+        finally:
+            timer.cancel()
+        assert found, f"the process whose forks train ended with {process.wait()}; why is on stderr"
         return json.loads(found)
 
     yield answer
-    process.stdin.close()
-    process.wait(60)
+    for process in started:
+        process.kill()
+        process.communicate()

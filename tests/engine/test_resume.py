@@ -211,7 +211,7 @@ class TestPlace:
     [
         ("_write_settings", r"kd\.yaml", 1, 100),
         ("save_metrics", r"results\.csv", 1, 100),
-        ("save_model", "the checkpoint of epoch 2", 1, 1_000_000),
+        ("save_model", "the checkpoint of epoch 2", 1, 800_000),
         ("final_eval", "the final checkpoint", 2, 100_000),
     ],
 )

@@ -6,7 +6,8 @@ Every training is a process of its own, under `out`; finished ones are kept, so 
 teacher is `weights` fine-tuned on the training split, on all cores and for so long that val has stopped rising: its row
 shows it. The seeds train side by side, each on its own share of the cores, so that every arm of every seed has the same
 machine. The arm `native` is Ultralytics' own distill_model= as it ships, that is in float32: it refuses bf16 on a CPU.
-`plain_equal_time` is plain trained for as many epochs as fit into the time of `csgr_lqe`, set-up and pre-flight included.
+`plain_equal_time` is plain trained for as many epochs as fit into the time of `csgr_lqe`, set-up and pre-flight included;
+`equal_time=false` leaves it out.
 Time is the processor time of the whole process divided by its cores: what the run takes on a machine that does nothing
 else. Checkpoints are chosen on val; test is looked at once, at the end. An arm is a recipe, with overrides after `+`:
 `csgr_lqe+csgr.gr=auto:0.5`.
@@ -49,6 +50,7 @@ DEFAULTS: dict[str, Any] = {
     "batch": 16,
     "lr0": 0.002,
     "teacher": None,
+    "equal_time": True,
 }
 CLOSE_MOSAIC = 3  # Ultralytics' 10 would leave hardly an epoch of a short run with mosaic
 METRIC = "metrics/mAP50-95(B)"
@@ -84,7 +86,7 @@ def main() -> int:
         ]
     for job in jobs:
         job.result()
-    if {"plain", "csgr_lqe"} <= set(arms):
+    if _equal_time(keys, arms):
         arms.append(EQUAL_TIME)
     return _report(keys, out, data, teacher, arms, seeds, notes)
 
@@ -105,11 +107,15 @@ def _lane(
     for index, arm in enumerate(arms):
         print(f"seed {seed}: {arm} ({index + 1}/{len(arms)})", flush=True)
         _train(arm, seed, budget, keys, data, teacher, out, share)
-    if {"plain", "csgr_lqe"} <= set(arms):
+    if _equal_time(keys, arms):
         times = [_read(_folder(out, arm, seed))["seconds"] for arm in ("plain", "csgr_lqe")]
         epochs = max(round(budget * times[1] / times[0]), budget)
         print(f"seed {seed}: plain for {epochs} epochs, as long as csgr_lqe took", flush=True)
         _train(EQUAL_TIME, seed, epochs, keys, data, teacher, out, share)
+
+
+def _equal_time(keys: dict[str, Any], arms: list[str]) -> bool:
+    return bool(keys["equal_time"]) and {"plain", "csgr_lqe"} <= set(arms)
 
 
 def _given(teacher: Path, out: Path) -> Path:

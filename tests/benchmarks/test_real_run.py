@@ -64,6 +64,23 @@ def test_every_arm_has_the_same_budget_and_a_pinned_optimizer(tmp_path, monkeypa
     assert all(f"{key!r}: {value!r}" in native[2] for key, value in given.items())
 
 
+@pytest.mark.parametrize(
+    ("equal_time", "last"),
+    [(True, {"plain": 5, "csgr_lqe": 5, "plain_equal_time": 8}), (False, {"plain": 5, "csgr_lqe": 5})],
+)
+def test_plain_is_trained_for_as_long_as_the_default_took_unless_it_is_left_out(
+    tmp_path, monkeypatch, equal_time, last
+):
+    trained = {}
+    monkeypatch.setattr(
+        real_run, "_run", lambda run, command, facts, share: trained.update({facts["arm"]: facts["epochs"]})
+    )
+    monkeypatch.setattr(real_run, "_read", lambda run: {"seconds": 16.0 if run.name == "csgr_lqe-s1" else 10.0})
+    keys = {**real_run.DEFAULTS, "epochs": 5, "equal_time": equal_time}
+    real_run._lane(["plain", "csgr_lqe"], 1, keys, tmp_path / "d.yaml", tmp_path / "t.pt", tmp_path, {0})
+    assert trained == last
+
+
 def test_rows_name_the_engine_and_the_share_of_the_gap(tmp_path, monkeypatch):
     found = report(tmp_path, monkeypatch, 0.4)
     rows = {row["arm"]: row for row in found["rows"]}

@@ -35,7 +35,7 @@ def report(out: Path, monkeypatch: pytest.MonkeyPatch, teacher: float, seeds: Se
     monkeypatch.setattr(real_run, "RESULTS", out)
     monkeypatch.setattr(real_run, "write", partial(write, folder=out))
     weights = out / "teacher" / "weights" / "best.pt"
-    keys = {**real_run.DEFAULTS, "imgsz": 64, "name": "made_up", "epochs": 2}
+    keys = {**real_run.DEFAULTS, "imgsz": 64, "name": "made_up", "epochs": 2, "seeds": (0, 1)}
     assert real_run._report(keys, out, data, weights, ARMS, list(seeds), [real_run.PRECISION]) == 0
     return json.loads((out / "real_run_made_up.json").read_text())
 

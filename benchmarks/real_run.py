@@ -268,9 +268,10 @@ def _written(curve: Sequence[float]) -> str:
 
 
 def _budget(keys: dict[str, Any]) -> str:
+    seeds = ",".join(listed(keys["seeds"]))
     return (
         f"every arm: {keys['student']} from scratch, {keys['imgsz']} px, batch=nbs={keys['batch']}, AdamW, lr0={keys['lr0']}, "
-        f"warmup_epochs=1, close_mosaic={CLOSE_MOSAIC}, seeds {','.join(listed(keys['seeds']))}; seconds are processor time by cores; "
+        f"warmup_epochs=1, close_mosaic={CLOSE_MOSAIC}, seeds {seeds}; seconds are processor time by cores; "
         "checkpoints are chosen on val; means over the seeds; 'second half' is the mean over those epochs, in which the luck of "
         "a best epoch is not"
     )

@@ -55,13 +55,26 @@ def _artifact(path: Path) -> str:
 
 
 def private_copy(data: Path, target: Path) -> Path:
-    """The data set copied to `target`: Ultralytics writes caches next to labels."""
-    if not target.exists():
+    """The data set copied to `target`: Ultralytics writes caches next to labels.
+
+    Raises:
+        SystemExit: `target` holds another data set.
+    """
+    if target.exists():
+        if _contents(target) != _contents(data.parent):
+            raise SystemExit(f"{target} is not a copy of {data.parent}; choose another out= or name=, or delete it")
+    else:
         part = target.with_name(target.name + ".part")
         shutil.rmtree(part, ignore_errors=True)
         shutil.copytree(data.parent, part)
         part.rename(target)
     return target / data.name
+
+
+def _contents(folder: Path) -> set[tuple[str, int]]:
+    """Files and their sizes, without the caches that Ultralytics writes."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".cache")
+    return {(str(path.relative_to(folder)), path.stat().st_size) for path in files}
 
 
 def listed(value: Any) -> list[str]:

@@ -6,8 +6,8 @@ Every training is a process of its own, under `out`; finished ones are kept, so 
 teacher is `weights` fine-tuned on the training split, on all cores and for so long that val has stopped rising: its row
 shows it. The seeds train side by side, each on its own share of the cores, so that every arm of every seed has the same
 machine. The arm `native` is Ultralytics' own distill_model= as it ships, that is in float32: it refuses bf16 on a CPU.
-`plain_equal_time` is plain trained for as many epochs as fit into the time of `csgr_lqe`, set-up and pre-flight included;
-`equal_time=false` leaves it out.
+`plain_equal_time` is plain trained for as many epochs as take the time of `csgr_lqe`, set-up and pre-flight included: the
+last one is a whole one, so it has rather more time than less. `equal_time=false` leaves it out.
 Time is the processor time of the whole process divided by its cores: what the run takes on a machine that does nothing
 else. Checkpoints are chosen on val; test is looked at once, at the end. An arm is a recipe, with overrides after `+`:
 `csgr_lqe+csgr.gr=auto:0.5`.
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import re
 import shutil
@@ -26,10 +27,13 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
+from yolo_kd.cfg.settings import load_recipe
+from yolo_kd.deploy.artifact import sha256
 
 from benchmarks.inputs import listed, private_copy
 from benchmarks.machine import quiet
@@ -108,10 +112,16 @@ def _lane(
         print(f"seed {seed}: {arm} ({index + 1}/{len(arms)})", flush=True)
         _train(arm, seed, budget, keys, data, teacher, out, share)
     if _equal_time(keys, arms):
-        times = [_read(_folder(out, arm, seed))["seconds"] for arm in ("plain", "csgr_lqe")]
-        epochs = max(round(budget * times[1] / times[0]), budget)
+        epochs = _as_long(*(_read(_folder(out, arm, seed)) for arm in ("plain", "csgr_lqe")))
         print(f"seed {seed}: plain for {epochs} epochs, as long as csgr_lqe took", flush=True)
         _train(EQUAL_TIME, seed, epochs, keys, data, teacher, out, share)
+
+
+def _as_long(plain: dict[str, Any], taught: dict[str, Any]) -> int:
+    """Epochs of plain that take the time of `taught`: what comes before the first and after the last is there only once."""
+    once = plain["seconds"] * (1.0 - plain["in epochs"] / plain["wall"])
+    each = (plain["seconds"] - once) / plain["epochs"]
+    return max(math.ceil((taught["seconds"] - once) / each), plain["epochs"])
 
 
 def _equal_time(keys: dict[str, Any], arms: list[str]) -> bool:
@@ -121,6 +131,8 @@ def _equal_time(keys: dict[str, Any], arms: list[str]) -> bool:
 def _given(teacher: Path, out: Path) -> Path:
     """A copy of a teacher that is there already, so that nothing is written beside the original."""
     copied = out / "teacher" / "weights" / "best.pt"
+    if copied.exists() and sha256(copied) != sha256(teacher):
+        raise SystemExit(f"{copied} is not {teacher}; choose another out= or name=, or delete it")
     if not copied.exists():
         copied.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(teacher, copied)
@@ -143,7 +155,7 @@ def _train_teacher(keys: dict[str, Any], data: Path, out: Path, share: set[int])
 def _train(
     arm: str, seed: int, epochs: int, keys: dict[str, Any], data: Path, teacher: Path, out: Path, share: set[int]
 ) -> None:
-    run = _folder(out, arm, seed)
+    run, facts = _folder(out, arm, seed), {"arm": arm, "seed": seed, "epochs": epochs}
     args = [f"student={keys['student']}", f"epochs={epochs}", f"seed={seed}", f"lr0={keys['lr0']}"]
     if arm == "native":
         common = _common(keys, data, run)
@@ -154,7 +166,8 @@ def _train(
     else:
         recipe, *overrides = arm.split("+")
         command = _ours([f"distill={recipe}", *overrides, f"teacher={teacher}", *args], keys, data, run)
-    _run(run, command, {"arm": arm, "seed": seed, "epochs": epochs}, share)
+        facts["recipe"] = asdict(load_recipe(recipe))
+    _run(run, command, facts, share)
 
 
 def _folder(out: Path, arm: str, seed: int) -> Path:
@@ -176,8 +189,9 @@ def _ours(args: list[str], keys: dict[str, Any], data: Path, run: Path) -> list[
 def _run(run: Path, command: list[str], facts: dict[str, Any], share: set[int]) -> None:
     """Train on these cores unless it is done; `done.json` is written last, so a half-finished run starts anew."""
     if (run / "done.json").exists():
-        if json.loads((run / "done.json").read_text())["command"] != command:
-            raise SystemExit(f"{run} was made by another command; choose another out= or name=, or delete it")
+        kept = json.loads((run / "done.json").read_text())
+        if kept["command"] != command or kept.get("recipe") != facts.get("recipe"):
+            raise SystemExit(f"{run} was made by another command or recipe; choose another out= or name=, or delete it")
         return
     home = run.parent / f"home-{run.name}"
     for left in (run, home):  # caches are this run's own, and its seconds those of a first run
@@ -202,6 +216,7 @@ def _read(run: Path) -> dict[str, Any]:
     with (run / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     facts["curve"] = [float(r[METRIC]) for r in rows]
+    facts["in epochs"] = float(rows[-1]["time"])  # of the wall time
     return facts
 
 
@@ -235,6 +250,7 @@ def _report(
             "arm": arm,
             "epochs": " and ".join(dict.fromkeys(str(f["epochs"]) for f in facts)),
             "seconds": statistics.mean(f["seconds"] for f in facts),
+            "wall seconds": statistics.mean(f["wall"] for f in facts),
         }
         for split in splits:
             row[f"{split} mAP50-95"] = mean[arm][split]
@@ -312,7 +328,7 @@ def _bars(mean: dict[str, dict[str, float]], own: dict[str, float], splits: list
         if share is not None:
             bars.append(bar(f"csgr_lqe recovers of the gap to the teacher ({split})", share, 0.25, ">="))
         if "native" in mean:
-            gained = mean["native"][split] - plain
+            gained = max(mean["native"][split] - plain, 0.0)  # twice a loss would be a bar that ours passes by losing
             bars.append(
                 bar(
                     f"csgr_lqe gains over twice what Ultralytics' gains ({split})", ours - plain - 2 * gained, 0.0, ">="

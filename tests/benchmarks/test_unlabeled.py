@@ -90,7 +90,7 @@ def benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         score = SCORES[facts["arm"]] + 0.01 * (facts["seed"] == 1)
         folder.mkdir(parents=True)
         (folder / "done.json").write_text(json.dumps({**facts, "seconds": 10.0 + facts["seed"]}))
-        (folder / "results.csv").write_text(f"epoch,{METRIC}\n1,{score / 2}\n2,{score}\n")
+        (folder / "results.csv").write_text(f"epoch,time,{METRIC}\n1,4,{score / 2}\n2,8,{score}\n")
 
     def test(folder: Path, data: Path, imgsz: int, split: str) -> float:
         assert data.is_file() and imgsz == 64

@@ -11,7 +11,7 @@ from yolo_kd.cfg.settings import Recipe
 from yolo_kd import DistillationTrainer
 from yolo_kd.engine import ultra
 from yolo_kd.engine.classes import match
-from yolo_kd.engine.criterion import DistillationCriterion
+from yolo_kd.engine.criterion import MEASURED_BATCHES, DistillationCriterion
 from yolo_kd.engine.heads import common_levels, cut_spec
 from yolo_kd.engine.schedule import Schedule
 from yolo_kd.engine.teacher import Teacher
@@ -83,6 +83,58 @@ def test_the_gradient_that_arrives_is_the_wanted_share(criterion, extra):
         vector, _ = criterion(preds, batch)
         found = norm(vector[-1], at[term.acts_on], cells) / norm(detection, at[term.acts_on], cells)
         assert found == pytest.approx(term.share, rel=0.05), term.key
+
+
+@pytest.mark.parametrize("criterion", ["yolo26n.yaml"], indirect=True)
+def test_in_a_dual_heads_neck_the_share_stays_as_weight_shifts_to_the_branch_that_ends_before_it(criterion):
+    """The one-to-one branch takes its features detached, so what the neck learns from labels shrinks with the other's weight."""
+    batch = batch_of_three(160)
+    criterion.start_epoch(0.0, False, warm=True)
+    with torch.no_grad():
+        criterion.student(batch["img"])
+    for _ in range(2):
+        criterion(criterion.student(batch["img"]), batch)
+    in_neck = [term for term in criterion.terms if term.acts_on == "neck"]
+    assert len(in_neck) == 2 and all(term.fixed for term in in_neck)
+    gains = {term.key: term.gain for term in in_neck}
+    preds = criterion.student(batch["img"])
+    for many in (criterion.base.o2m, 0.1):
+        criterion.base.o2m, criterion.base.o2o = many, 1.0 - many
+        detection = criterion.base(preds, batch)[0].sum()
+        for term in in_neck:
+            for other in criterion.terms:
+                other.gain = gains[other.key] if other is term else 0.0
+            criterion.to_measure = 1
+            vector, _ = criterion(preds, batch)
+            at = ultra.read_outputs(preds).feats
+            found = norm(vector[-1], at, slice(None)) / norm(detection, at, slice(None))
+            assert found == pytest.approx(term.share, rel=0.05), (term.key, many)
+
+
+def test_a_teacher_that_is_asked_less_often_teaches_as_much(criterion):
+    """teacher_every=3 saves its time; over three steps the terms weigh what they would weigh if it were asked on each."""
+    batch = batch_of_three()
+    for term in criterion.terms:
+        term.gain, term.fixed = 1.0, True
+    preds = criterion.student(batch["img"])
+    sums = []
+    for every in (1, 3):
+        criterion.every, criterion.step = every, 0
+        sums.append(sum(float(criterion(preds, batch)[0][-1].detach()) for _ in range(3)))
+    assert sums[0] > 0 and sums[1] == pytest.approx(sums[0])
+
+
+def test_pictures_without_objects_at_the_start_leave_no_gain_at_zero(criterion):
+    """A batch in which no label gives the boxes a gradient says nothing about their terms, so it is not counted as looked at."""
+    full = batch_of_three(160)
+    empty = {**full, "cls": full["cls"][:0], "bboxes": full["bboxes"][:0], "batch_idx": full["batch_idx"][:0]}
+    criterion.start_epoch(0.0, False, warm=False)
+    (loc,) = (term for term in criterion.terms if term.key == "pcd.loc")
+    for _ in range(2 * MEASURED_BATCHES):
+        criterion(criterion.student(empty["img"]), empty)
+    assert loc.gain == 0.0
+    criterion(criterion.student(full["img"]), full)
+    assert all(term.gain > 0.0 for term in criterion.terms)
 
 
 def test_the_trainer_calibrates_once_warm_up_is_over(train, make_checkpoint):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from yolo_kd.distillers.base import HeadOutput, Targets
+from yolo_kd.distillers.base import ONE2MANY, HeadOutput, Targets
 from yolo_kd.engine import ultra
 from yolo_kd.engine.heads import Acting, acting_levels, cut_output, student_view
 from yolo_kd.engine.labelled import class_columns, detection_loss, joined, labelled_count, teacher_targets
@@ -28,6 +28,7 @@ from yolo_kd.errors import GateError, YoloKDError
 
 MEASURED_BATCHES = 3  # per epoch, for the log; one batch alone scatters by a factor of two
 MAX_BAD_STEPS = 10  # consecutive steps with a term that is not finite; a GradScaler recovers from fewer
+BEFORE_BRANCHES = ("neck", "towers")  # towers are those of the one-to-many branch
 COUNTERS = ("step", "bad_steps", "checked", "to_measure", "calibrated_batches")
 CLOCK = ("factor", "warm")
 
@@ -41,7 +42,7 @@ class DistillationCriterion:
         teacher: The frozen teacher, None when nothing is distilled.
         methods: Distillers with their terms, on the student's device.
         schedule: Factor of all gains over the run.
-        every: Ask the teacher on every k-th step only.
+        every: Ask the teacher on every k-th step only; its terms weigh k times as much there.
         calibrate_batches: Batches over which auto gains are measured once warm-up is over.
         force: Go on, with a line, when a term is 0 on the first batch.
         log: Where lines go.
@@ -177,17 +178,23 @@ class DistillationCriterion:
         assert self.teacher is not None
         towers = self.tap.take() if self.tap is not None else []
         raw = ultra.read_outputs(preds)
-        student = student_view(preds32, towers, ultra.branch_weights(self.base))
+        branches = ultra.branch_weights(self.base)
+        student = student_view(preds32, towers, branches)
         student = cut_output(student, self.full_spec, self.teacher.strides)
         taught, count = self.teacher(batch["img"]), labelled_count(batch)
         values = self._values(student, taught, self._targets(taught, batch, count))
         if not self._usable(values):
             return detection.new_zeros(())
         entry = acting_levels(raw, towers, self.full_spec, self.teacher.strides)
-        self._measure(values, partial(self._reference, detection, preds32, taught, batch, count), entry, count)
         self.last = {t.column: values[t.column].detach() for t in self.terms}
+        for term in self.terms:
+            # What lies before a dual head learns from labels by the one-to-many branch alone, whose weight falls over the
+            # epochs: without the same weight a term there would grow to several times the share that was asked for.
+            if term.acts_on in BEFORE_BRANCHES:
+                values[term.column] = values[term.column] * branches[ONE2MANY]
+        self._measure(values, partial(self._reference, detection, preds32, taught, batch, count), entry, count)
         total = sum(t.gain * self.factor * values[t.column] for t in self.terms if not t.watched)
-        return torch.as_tensor(total, device=detection.device) * batch["img"].shape[0]
+        return torch.as_tensor(total, device=detection.device) * self.every * batch["img"].shape[0]
 
     def _targets(self, teacher: HeadOutput, batch: dict[str, Tensor], count: int) -> Targets:
         """Labels, and where a method looks at boxes the teacher's detections in pictures without."""
@@ -265,7 +272,8 @@ class DistillationCriterion:
         Both in the pictures with labels, so that a gain does not depend on how many others there are.
         """
         calibrating = self.warm and not all(t.fixed for t in self.terms)
-        if not (self.to_measure or calibrating):
+        mute = any(t.gain == 0.0 for t in self.terms if not t.fixed)  # no batch so far said anything about its gain
+        if not (self.to_measure or calibrating or mute):
             return
         detection = detects()
         if not detection.requires_grad:

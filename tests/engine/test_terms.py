@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from yolo_kd.cfg.settings import Recipe
+from yolo_kd.cfg.settings import Recipe, resolve
 
 from yolo_kd.distillers import DISTILLERS, arguments, load
 from yolo_kd.distillers.base import ClassMap, HeadSpec
@@ -70,6 +70,19 @@ def test_a_quality_without_distributions_is_said_and_calibrated_where_it_acts():
     acts = [build_methods(recipe, spec, SPEC, ONE, said.append)[0].terms[0].acts_on for spec in (SPEC, flat)]
     assert acts == ["boxes", "scores"]
     assert len(said) == 1 and said[0].startswith("lqe.lqe: no box distributions with reg_max=1, so the highest class")
+
+
+def test_boxes_without_equal_distributions_are_said_only_where_they_are_compared():
+    flat, said = HeadSpec((8, 8), (8, 16), 1, 2, (8, 8)), []
+    both, only_scores = Recipe("r", {"pcd": {"cls": 1, "loc": 1}}), Recipe("r", {"pcd": {"cls": 1}})
+    build_methods(both, SPEC, SPEC, ONE, said.append)
+    build_methods(only_scores, SPEC, flat, ONE, said.append)
+    assert said == []
+    build_methods(both, SPEC, flat, ONE, said.append)
+    assert said == [
+        "pcd.loc: no equal box distributions with reg_max 16 (student) and 1 (teacher), so boxes are compared by their "
+        "overlap (GIoU)"
+    ]
 
 
 def test_a_quality_without_a_predictor_needs_no_labels():
@@ -150,3 +163,45 @@ def test_an_argument_of_another_type_than_its_default_is_refused(method):
 
 def test_a_whole_number_will_do_for_any_number():
     check_arguments(Recipe("r", {"csgr": {"cs": 1, "tau": 1, "residual": 0}}))
+
+
+IDLE = [
+    {"csgr.tau": 0.2},
+    {"csgr.width": 32},
+    {"csgr.form": "paper", "csgr.attention": "gt_boxes"},
+    {"pcd.form": "paper", "pcd.top": 10},
+    {"lqe.form": "paper", "lqe.top": 10},
+    {"lqe.form": "paper", "lqe.student_predictor": "shared"},
+    {"distill": "mar", "mar.form": "paper", "mar.regions": "gauss"},
+    {"distill": "mar", "mar.form": "paper", "mar.rho": 0.25},
+    {"distill": "mar", "mar.tau": 0.5},
+    {"distill": "mar", "mar.relation": None, "mar.cells": 64},
+    {"pcd.loc": None, "pcd.temperature": 4},
+]
+
+
+@pytest.mark.parametrize("keys", IDLE, ids=lambda keys: "-".join(map(str, keys.values())))
+def test_an_argument_that_nothing_reads_is_a_line(keys):
+    """Whoever sweeps it would compare equal runs. No refusal: with a term switched on again it counts."""
+    key, value = list(keys.items())[-1]
+    lines: list[list[str]] = []
+    for given in (keys, {k: v for k, v in keys.items() if k != key}):
+        said: list[str] = []
+        build_methods(resolve({"teacher": "a.pt", **given}).recipe, SPEC, SPEC, ONE, said.append)
+        lines.append([line for line in said if line.startswith(f"WARNING {key}={value} changes nothing: ")])
+    assert len(lines[0]) == 1 and lines[0][0].endswith(f"or leave {key} out")
+    assert not lines[1]
+
+
+def test_an_argument_that_the_pair_leaves_unread_is_a_line():
+    """The recipe cannot know; the same recipe reads it with another teacher."""
+    flat, said = HeadSpec((8, 8), (8, 16), 1, 2, (8, 8)), []
+    recipe = resolve({"teacher": "a.pt", "pcd.temperature": 4, "lqe.kind": "hard", "csgr.seed": 3}).recipe
+    build_methods(recipe, SPEC, HeadSpec((16, 16), (8, 16), 16, 2, (8, 8)), ONE, said.append)
+    assert said == []
+    build_methods(recipe, SPEC, flat, ONE, said.append)
+    assert [line for line in said if "changes nothing" in line] == [
+        "WARNING csgr.seed=3 changes nothing: student and teacher have maps of equal width, so no adapter is drawn",
+        "WARNING pcd.temperature=4 changes nothing: without equal box distributions pcd.loc compares boxes",
+        "WARNING lqe.kind=hard changes nothing: there is no predictor with reg_max=1",
+    ]

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 NORMS = ("pkd", "instance", "none")
+NO_ADAPTER = "student and teacher have maps of equal width, so no adapter is drawn"  # of a seed
 EPS = 1e-5  # of the variance, as in batch normalisation: a constant channel has gradients of 1/sqrt(EPS) = 316 at most
 
 
@@ -50,6 +51,11 @@ def adapters(
     """
     layers = (pointwise(s, t, random, bias) if s != t else nn.Identity() for s, t in zip(student, teacher, strict=True))
     return nn.ModuleList(layers)
+
+
+def none_drawn(layers: nn.ModuleList) -> bool:
+    """Whether every adapter is the identity."""
+    return all(isinstance(layer, nn.Identity) for layer in layers)
 
 
 def semi_orthogonal(outputs: int, inputs: int, random: torch.Generator) -> Tensor:

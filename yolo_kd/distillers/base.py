@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from yolo_kd.distillers.readers import Reader
 from yolo_kd.errors import MisuseError, YoloKDError, did_you_mean
 
 ONE2MANY = "one2many"
@@ -153,10 +154,10 @@ class Distiller(nn.Module):
     """Base of all methods.
 
     `terms` names the scalars that `forward` returns, `acts_on` the student tensors that each term's gradient enters
-    first: "neck", "scores", "boxes" or "towers" (gains are calibrated there); `where` is of the given heads. `forward`
-    runs outside autocast on float32 tensors; the teacher's tensors carry no gradient. Each scalar is a per-image mean:
-    doubling the batch by repeating it leaves the scalar as it is. A distiller with `needs_fit` must be fitted (or given
-    a stored fit) first.
+    first: "neck", "scores", "boxes" or "towers" (gains are calibrated there); `where` is of the given heads. `readers` says
+    of every argument which terms read it. `forward` runs outside autocast on float32 tensors; the teacher's tensors carry no
+    gradient. Each scalar is a per-image mean: doubling the batch by repeating it leaves the scalar as it is. A distiller with
+    `needs_fit` must be fitted (or given a stored fit) first.
     Where `uses_boxes`, the targets of images without labels are the teacher's detections; elsewhere they have none.
     Whatever it draws comes from a generator of its own (`seed`), so that building one leaves torch's global one alone.
     """
@@ -164,6 +165,7 @@ class Distiller(nn.Module):
     terms: ClassVar[tuple[str, ...]] = ()
     acts_on: ClassVar[Mapping[str, str]] = {}
     columns: ClassVar[Mapping[str, str]] = {}
+    readers: ClassVar[Mapping[str, Reader]] = {}
     needs_towers: ClassVar[bool] = False
 
     student_classes: Tensor
@@ -183,12 +185,16 @@ class Distiller(nn.Module):
         """Terms that cannot apply to this pair of heads, each with the reason in a few words."""
         return {}
 
+    def unread(self) -> dict[str, str]:
+        """Arguments that the active terms do not read with these heads, each with the reason in a few words."""
+        return {}
+
     def where(self, term: str) -> str:
         """The student tensors that this term's gradient enters first."""
         return self.acts_on[term]
 
     def notes(self) -> tuple[str, ...]:
-        """What is to be known of these arguments with these heads before the run, a line each."""
+        """What is to be known of the active terms with these heads before the run, a line each."""
         return ()
 
     def select(self, terms: Iterable[str]) -> None:

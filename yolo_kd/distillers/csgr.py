@@ -39,7 +39,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from yolo_kd.distillers.adapters import NORMS, Feature, adapters, generator, normalised, semi_orthogonal
+from yolo_kd.distillers.adapters import (
+    NO_ADAPTER,
+    NORMS,
+    Feature,
+    adapters,
+    generator,
+    none_drawn,
+    normalised,
+    semi_orthogonal,
+)
 from yolo_kd.distillers.base import (
     ONE2MANY,
     ClassMap,
@@ -54,6 +63,7 @@ from yolo_kd.distillers.base import (
 from yolo_kd.distillers.boxes import Grid, cell_grid
 from yolo_kd.distillers.criss_cross import affinity_attention
 from yolo_kd.distillers.csgr_released import ReleasedLevel
+from yolo_kd.distillers.readers import Not, Reader, read_by
 from yolo_kd.distillers.regions import cells_in_boxes, objects_by_image
 
 
@@ -146,7 +156,7 @@ class CSGR(Distiller):
     """Terms `cs` (category semantics) and `gr` (global relation), each the mean over the levels.
 
     Args:
-        form: "yolo", or "paper" for the released formulas; of the other arguments "paper" uses the last two only.
+        form: "yolo", or "paper" for the released formulas.
         attention: "teacher_head" or "gt_boxes".
         norm: "pkd" (statistics over the batch), "instance" (per image) or "none".
         power: Exponent of the teacher's probabilities in the attention.
@@ -163,6 +173,21 @@ class CSGR(Distiller):
 
     terms = ("cs", "gr")
     acts_on: ClassVar[Mapping[str, str]] = {"cs": "neck", "gr": "neck"}
+    readers: ClassVar[Mapping[str, Reader]] = {
+        "form": read_by("cs", "gr"),
+        "attention": read_by("cs", form="yolo"),
+        "norm": read_by("cs", "gr", form="yolo"),
+        "power": read_by("cs", form="yolo", attention="teacher_head"),
+        "presence": read_by("cs", form="yolo", attention="teacher_head"),
+        "width": read_by("gr", form="yolo"),
+        "pool": read_by("gr", form="yolo"),
+        "tau": read_by("gr", form="yolo", passes=Not(0), gamma=Not(0)),
+        "passes": read_by("gr", form="yolo", gamma=Not(0)),
+        "gamma": read_by("gr", form="yolo", passes=Not(0)),
+        "residual": read_by("gr", form="yolo", passes=Not(0)),
+        "released_weights": read_by("cs", "gr", form="paper"),
+        "seed": read_by("cs", "gr"),
+    }
 
     def __init__(
         self,
@@ -215,6 +240,11 @@ class CSGR(Distiller):
             "WARNING csgr.form=paper: the released formulas, to reproduce them; until their own layers have learnt, gr is PKD "
             "and cs compares random projections, no classes; csgr.form=yolo is what we advise",
         )
+
+    def unread(self) -> dict[str, str]:
+        """The seed, where there is nothing to draw."""
+        drawn = self.form == "paper" or "gr" in self.active() or not none_drawn(self.adapters)
+        return {} if drawn else {"seed": NO_ADAPTER}
 
     @property
     def uses_boxes(self) -> bool:

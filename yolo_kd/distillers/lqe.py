@@ -50,6 +50,7 @@ from yolo_kd.distillers.base import (
 )
 from yolo_kd.distillers.boxes import Grid, bins_last, cell_grid, decode, distances
 from yolo_kd.distillers.quality import PREDICTORS
+from yolo_kd.distillers.readers import Reader, read_by
 from yolo_kd.distillers.regions import best_iou, cell_weights, normaliser, take, top_cells
 from yolo_kd.errors import YoloKDError
 
@@ -94,6 +95,13 @@ class LQE(Distiller):
 
     terms = ("lqe",)
     acts_on: ClassVar[Mapping[str, str]] = {"lqe": "boxes"}
+    readers: ClassVar[Mapping[str, Reader]] = {
+        "form": read_by("lqe"),
+        "kind": read_by("lqe"),
+        "student_predictor": read_by("lqe", form="yolo"),
+        "top": read_by("lqe", form="yolo"),
+        "seed": read_by("lqe"),
+    }
 
     fitted: Tensor
 
@@ -133,6 +141,11 @@ class LQE(Distiller):
         if not self.of_scores:
             return ()
         return ("lqe.lqe: no box distributions with reg_max=1, so the highest class probability counts as the quality",)
+
+    def unread(self) -> dict[str, str]:
+        """All that is of the predictor, where there is none."""
+        reason = "there is no predictor with reg_max=1"
+        return dict.fromkeys(("kind", "student_predictor", "seed"), reason) if self.of_scores else {}
 
     def off(self) -> dict[str, str]:
         """One predictor reads the distributions of both heads, so they must have the same bins, or one of them none."""

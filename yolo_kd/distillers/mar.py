@@ -35,7 +35,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from yolo_kd.distillers.adapters import NORMS, Feature, adapters, generator, gram, normalised
+from yolo_kd.distillers.adapters import (
+    NO_ADAPTER,
+    NORMS,
+    Feature,
+    adapters,
+    generator,
+    gram,
+    none_drawn,
+    normalised,
+)
 from yolo_kd.distillers.base import (
     ONE2MANY,
     ClassMap,
@@ -48,6 +57,7 @@ from yolo_kd.distillers.base import (
     pair_levels,
 )
 from yolo_kd.distillers.boxes import cell_grid, decode, distances
+from yolo_kd.distillers.readers import Reader, read_by
 from yolo_kd.distillers.regions import best_iou, gaussian_mask, ring_mask
 
 REGIONS = ("gauss", "ring", "iou")
@@ -178,6 +188,18 @@ class MAR(Distiller):
     terms = ("mask", "relation")
     acts_on: ClassVar[Mapping[str, str]] = {"mask": "neck", "relation": "towers"}
     columns: ClassVar[Mapping[str, str]] = {"relation": "rel_loss"}  # ten letters fit the progress line
+    readers: ClassVar[Mapping[str, Reader]] = {
+        "form": read_by("mask", "relation"),
+        "regions": read_by("mask", "relation", form="yolo"),
+        "rho": read_by("mask", "relation", form="yolo", regions="gauss"),
+        "near": read_by("mask"),
+        "far": read_by("mask"),
+        "norm": read_by("mask"),
+        "cells": read_by("relation"),
+        "similarity": read_by("relation"),
+        "tau": read_by("relation", similarity="kl"),
+        "seed": read_by("mask"),
+    }
     needs_towers = True
 
     def __init__(
@@ -207,6 +229,10 @@ class MAR(Distiller):
         self.similarity = choose("mar.similarity", similarity, ("mse", "kl"))
         self.tau = at_least("mar.tau", tau, 0, open_end=True)
         self.adapters = adapters(student.channels, teacher.channels, generator(seed), bias=norm == "none")
+
+    def unread(self) -> dict[str, str]:
+        """The seed, where there is nothing to draw."""
+        return {"seed": NO_ADAPTER} if none_drawn(self.adapters) else {}
 
     @property
     def uses_boxes(self) -> bool:

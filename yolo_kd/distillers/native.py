@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from yolo_kd.distillers.adapters import generator, pointwise
 from yolo_kd.distillers.base import ClassMap, Distiller, HeadOutput, HeadSpec, Targets, at_least, pair_levels
+from yolo_kd.distillers.readers import Reader, read_by
 
 
 def weighted_l2(student: Tensor, teacher: Tensor, weights: Tensor, eps: float = 1e-9) -> Tensor:
@@ -63,6 +64,7 @@ class Native(Distiller):
 
     terms = ("native",)
     acts_on: ClassVar[Mapping[str, str]] = {"native": "neck"}
+    readers: ClassVar[Mapping[str, Reader]] = dict.fromkeys(("eps", "seed"), read_by("native"))
 
     def __init__(
         self, student: HeadSpec, teacher: HeadSpec, classes: ClassMap, *, eps: float = 1e-9, seed: int = 0

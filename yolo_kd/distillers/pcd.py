@@ -42,6 +42,7 @@ from yolo_kd.distillers.base import (
     pair_branches,
 )
 from yolo_kd.distillers.boxes import distances, giou_of_cells
+from yolo_kd.distillers.readers import Reader, read_by
 from yolo_kd.distillers.regions import cell_weights, normaliser, take, top_cells
 
 
@@ -106,6 +107,11 @@ class PCD(Distiller):
         "cls": "kdcls_loss",
         "loc": "kdloc_loss",
     }  # cls_loss is the detection loss's
+    readers: ClassVar[Mapping[str, Reader]] = {
+        "form": read_by("cls", "loc"),
+        "top": read_by("cls", "loc", form="yolo"),
+        "temperature": read_by("loc"),
+    }
 
     def __init__(
         self,
@@ -126,6 +132,19 @@ class PCD(Distiller):
         """Both terms need a shared class: it decides which cells count."""
         return {} if self.shared else dict.fromkeys(self.terms, "student and teacher share no class name")
 
+    def notes(self) -> tuple[str, ...]:
+        """That `loc` is of boxes."""
+        if not self._overlaps():
+            return ()
+        return (
+            f"pcd.loc: no equal box distributions with reg_max {self.student.reg_max} (student) and {self.teacher.reg_max} "
+            "(teacher), so boxes are compared by their overlap (GIoU)",
+        )
+
+    def unread(self) -> dict[str, str]:
+        """The temperature, where there is nothing to soften."""
+        return {"temperature": "without equal box distributions pcd.loc compares boxes"} if self._overlaps() else {}
+
     def forward(self, student: HeadOutput, teacher: HeadOutput, targets: Targets) -> dict[str, Tensor]:
         """The terms `cls` and `loc`."""
         active = self.active()
@@ -134,6 +153,9 @@ class PCD(Distiller):
             for term, loss in self._branch(s, t, active).items():
                 total[term] = total[term] + share * loss if term in total else share * loss
         return total
+
+    def _overlaps(self) -> bool:
+        return "loc" in self.active() and not self.distributions
 
     def _branch(self, student: Branch, teacher: Branch, active: tuple[str, ...]) -> dict[str, Tensor]:
         teacher_scores = self.shared_teacher(teacher.scores)

@@ -31,8 +31,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from yolo_kd.distillers.adapters import adapters, centre, covariance, generator, gram
+from yolo_kd.distillers.adapters import NO_ADAPTER, adapters, centre, covariance, generator, gram, none_drawn
 from yolo_kd.distillers.base import ClassMap, Distiller, HeadOutput, HeadSpec, Targets, at_least, choose, pair_levels
+from yolo_kd.distillers.readers import Reader, read_by
 
 
 def pkd_loss(student: Tensor, teacher: Tensor, eps: float = 1e-6, resize_student: bool = True) -> Tensor:
@@ -97,6 +98,7 @@ class PKD(Distiller):
 
     terms = ("pkd",)
     acts_on: ClassVar[Mapping[str, str]] = {"pkd": "neck"}
+    readers: ClassVar[Mapping[str, Reader]] = dict.fromkeys(("eps", "reduce", "seed"), read_by("pkd"))
 
     def __init__(
         self,
@@ -112,6 +114,10 @@ class PKD(Distiller):
         self.eps = at_least("pkd.eps", eps, 0, open_end=True)
         self.reduce = choose("pkd.reduce", reduce, ("mean", "sum"))
         self.adapters = adapters(student.channels, teacher.channels, generator(seed), bias=False)
+
+    def unread(self) -> dict[str, str]:
+        """The seed, where there is nothing to draw."""
+        return {"seed": NO_ADAPTER} if none_drawn(self.adapters) else {}
 
     def forward(self, student: HeadOutput, teacher: HeadOutput, targets: Targets) -> dict[str, Tensor]:
         """The term `pkd`."""

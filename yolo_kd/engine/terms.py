@@ -14,6 +14,7 @@ from yolo_kd import distillers
 from yolo_kd.cfg.settings import Recipe
 from yolo_kd.cfg.values import like_default
 from yolo_kd.distillers.base import ClassMap, Distiller, HeadSpec
+from yolo_kd.distillers.readers import unread
 from yolo_kd.errors import GateError, MisuseError, did_you_mean
 
 AUTO = "auto:"
@@ -123,7 +124,7 @@ def build_methods(
         student: The student's head, cut to the shared levels.
         teacher: The teacher's head, cut likewise.
         classes: Shared classes.
-        log: Told about every term that is off, with the reason.
+        log: Told about every term that is off and every argument that changes nothing, with the reason.
         fixed_gains: Calibrated gains by `method.term`, of the run that is resumed.
         seed: Of what a distiller draws (initial weights), unless the recipe gives it a `seed` of its own.
         labels: Whether there are labelled pictures to fit on.
@@ -135,6 +136,8 @@ def build_methods(
     check_arguments(recipe)
     methods = []
     for name, settings in recipe.methods.items():
+        for line in unread(name, settings).values():
+            log(f"WARNING {line}")
         kind = distillers.load(name)
         args = {"seed": seed} if "seed" in distillers.arguments(name) else {}
         args |= {k: v for k, v in settings.items() if k not in kind.terms}
@@ -155,9 +158,12 @@ def build_methods(
                 log(f"{term.key} is off: {off[term.name]}")
         terms = [replace(t, acts_on=distiller.where(t.name)) for t in terms if t.name not in off]
         if terms:
+            distiller.select(t.name for t in terms)
             for note in distiller.notes():
                 log(note)
-            distiller.select(t.name for t in terms)
+            for argument, reason in distiller.unread().items():
+                if argument in settings:
+                    log(f"WARNING {name}.{argument}={settings[argument]} changes nothing: {reason}")
             methods.append(Method(name, distiller, tuple(terms)))
     if recipe.methods and not methods:
         raise MisuseError(

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import torch
+import yaml
+from ultralytics.utils.patches import torch_load
+
+from tests.engine.launching import run_together
 
 WORKER = """
 import sys
@@ -69,8 +74,7 @@ def run_ranks(path: Path, teacher: Path, world: int, copies: int, out: Path) -> 
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     args = [str(world), str(port), str(teacher), str(out), str(copies)]
-    workers = [subprocess.Popen([sys.executable, str(path), str(rank), *args]) for rank in range(world)]
-    assert [w.wait(240) for w in workers] == [0] * world
+    assert run_together([[sys.executable, str(path), str(rank), *args] for rank in range(world)]) == [0] * world
 
 
 @pytest.mark.slow
@@ -234,7 +238,6 @@ def test_ranks_agree_on_distillers_and_engine(tmp_path):
 @pytest.mark.parametrize("given", [True, False])
 def test_workers_are_rebuilt_with_our_trainer_and_settings(monkeypatch, tmp_path, pictures, make_checkpoint, given):
     from ultralytics.engine import trainer as ultralytics_trainer
-    from ultralytics.utils.patches import torch_load
 
     from yolo_kd import DistillationTrainer
 
@@ -261,3 +264,41 @@ def test_workers_are_rebuilt_with_our_trainer_and_settings(monkeypatch, tmp_path
     assert worker.kd == parent.kd and worker.teacher_given is given
     assert worker.kd.recipe.methods["csgr"]["tau"] == 0.2 and worker.kd.teacher == teacher
     assert not hasattr(parent.args, "kd") and not hasattr(worker.args, "kd")
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_workers_find_what_the_parent_wrote_into_the_run_folder(
+    monkeypatch, tmp_path, pictures, make_checkpoint, labelled
+):
+    """Ultralytics empties it before they start, and they do not look for the unlabeled pictures again."""
+    from yolo_kd import DistillationTrainer
+    from yolo_kd.engine import ultra, unlabeled
+
+    bare, data = tmp_path / "bare", pictures
+    bare.mkdir()
+    cv2.imwrite(str(bare / "0.png"), np.full((64, 64, 3), 90, np.uint8))
+    if not labelled:
+        raw = yaml.safe_load(pictures.read_text())
+        del raw["train"]
+        data = tmp_path / "without.yaml"
+        data.write_text(yaml.safe_dump({**raw, "path": str(pictures.parent)}))
+    parent = DistillationTrainer(
+        overrides={
+            "model": "yolov8n.yaml", "data": str(data), "imgsz": 64, "project": str(tmp_path), "device": "cpu",
+            "teacher": str(make_checkpoint(seed=1)), "unlabeled": str(bare),
+        }
+    )  # fmt: skip
+    parent.ddp, parent.world_size = True, 2
+    (parent.save_dir / "results.png").touch()  # of an earlier run
+    workers: list[Any] = []
+
+    def launch(command, check):
+        state = torch_load(Path(command[-1]).with_suffix(".pt"), map_location="cpu")
+        workers.append(state["trainer"](overrides={**state["args"]}, _callbacks=state["callbacks"]))
+
+    monkeypatch.setattr(ultra.training_loop.subprocess, "run", launch)
+    parent.train()
+    worker = workers[0]
+    assert worker.save_dir == parent.save_dir and not (worker.save_dir / "results.png").exists()
+    assert [path.name for path in unlabeled._pictures(worker).images] == ["0.png"]
+    assert bool(worker.data["train"]) is labelled

@@ -24,6 +24,7 @@ from yolo_kd.errors import GateError
 
 STRICT = {"amp": False, "channels_last": False}
 PKD = {"distill": "pkd", "force": True, "teacher_engine": "torch"}
+MIXED = {"close_mosaic": 0, "mixup": 0.3, "epochs": 2}  # pictures joined with others from a buffer
 
 
 def weights(trainer) -> dict[str, torch.Tensor]:
@@ -149,27 +150,28 @@ class TestTeacher:
 
 
 class TestOffMeansOff:
-    @pytest.mark.parametrize("head", ["Detect", "v10Detect"])
-    def test_none_is_stock(self, train, tmp_path, head):
+    @pytest.mark.parametrize(("head", "theirs"), [("Detect", MIXED), ("v10Detect", {})], ids=["mixed", "dual"])
+    def test_none_is_stock(self, train, tmp_path, head, theirs):
         """Of two branches the weights in the loss shift from epoch to epoch."""
         path = tmp_path / "student.yaml"
         path.write_text(yaml.safe_dump({"nc": 3, **TINY, "head": [[[3, 4, 5], 1, head, ["nc"]]]}))
-        keys = {"model": str(path), "epochs": 3, **STRICT}
+        keys = {"model": str(path), **STRICT, **theirs, "epochs": 3}
         stock = weights(train(DetectionTrainer, **keys))
         ours = weights(train(distill="none", cpu_threads=NUM_THREADS, **keys))
         assert same(stock, ours)
 
     @pytest.mark.parametrize(
-        ("optimizer", "keys"),
+        ("theirs", "keys"),
         [
-            *((name, {"distill": "pkd", "pkd.pkd": 0}) for name in ("SGD", "AdamW", "MuSGD")),
-            ("SGD", {"distill": "mar", "mar.mask": 0, "mar.relation": 0}),  # hooks the student's towers
+            *(({"optimizer": name}, {"distill": "pkd", "pkd.pkd": 0}) for name in ("SGD", "AdamW", "MuSGD")),
+            ({}, {"distill": "mar", "mar.mask": 0, "mar.relation": 0}),  # hooks the student's towers
+            (MIXED, {"distill": "pkd", "pkd.pkd": 0}),
         ],
-        ids=lambda value: value if isinstance(value, str) else value["distill"],
+        ids=["SGD", "AdamW", "MuSGD", "mar", "mixed"],
     )
-    def test_gain_zero_is_none(self, train, make_checkpoint, optimizer, keys):
-        none = weights(train(distill="none", optimizer=optimizer))
-        zero = train(teacher=str(make_checkpoint(seed=1)), optimizer=optimizer, **{**PKD, **keys})
+    def test_gain_zero_is_none(self, train, make_checkpoint, theirs, keys):
+        none = weights(train(distill="none", **theirs))
+        zero = train(teacher=str(make_checkpoint(seed=1)), **{**PKD, **keys}, **theirs)
         assert all(float(zero.loss_items[column]) > 0 for column in zero.criterion.last), "nothing was measured"
         assert same(none, weights(zero))
 

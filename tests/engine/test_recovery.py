@@ -48,6 +48,25 @@ def test_not_a_number_goes_back_to_the_last_checkpoint_with_its_adapters(train, 
     assert all(float(r["train/pkd_loss"]) > 0 for r in rows)
 
 
+def test_not_a_number_goes_back_off_the_integer_grid(train, make_checkpoint, tiny):
+    """Ultralytics then copies the student for a new EMA, which must not take along the hooks that round."""
+    seen: list[tuple[bool, int]] = []
+
+    class Poisoned(DistillationTrainer):
+        def _handle_nan_recovery(self, epoch):
+            if epoch == 1 and not any(recovered for recovered, _ in seen):
+                self.loss = torch.tensor(float("nan"))
+            recovered = super()._handle_nan_recovery(epoch)
+            layers = (*self.model.modules(), *self.ema.ema.modules())
+            seen.append((recovered, sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in layers)))
+            return recovered
+
+    keys = {"qat": True, "distill": "none", "val": True, "epochs": 3, "optimizer": "AdamW", "lr0": 0.0005}
+    trainer = train(Poisoned, model=str(make_checkpoint(str(tiny))), **keys)
+    assert seen == [(False, 0), (True, 0), (False, 0), (False, 0)]
+    assert trainer.quantization.seen[0] > 0 and b"yolo_kd" not in trainer.last.read_bytes()
+
+
 NO_BF16 = pytest.mark.skipif(not has_bf16(), reason="this CPU has no bf16")
 
 

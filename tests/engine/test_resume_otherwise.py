@@ -15,6 +15,7 @@ from tests.bomb import Bomb
 from tests.engine.stopping import FAST, PLAIN, stop, stopped
 from yolo_kd import DistillationTrainer, distill
 from yolo_kd.engine import resume
+from yolo_kd.engine.resume import load_sidecar, sidecar_path
 from yolo_kd.errors import GateError, MisuseError
 
 
@@ -155,3 +156,46 @@ class TestTeacher:
             distill(resume=last, teacher=make_checkpoint("yolov8s.yaml", seed=1))
         distill(resume=last, teacher=make_checkpoint(seed=2))
         assert "WARNING another teacher than before: this is no longer the run that was stopped" in lines
+
+    def test_another_one_is_fitted_to_anew_also_when_the_run_goes_back(self, train, make_checkpoint, lines):
+        """The teacher's quality predictor is the teacher's; the student's own, beside it, has learnt from the student."""
+        one, two = (str(make_checkpoint(seed=seed)) for seed in (1, 2))
+        keys = {"distill": "lqe", "lqe.student_predictor": "own", "force": True, "teacher_engine": "torch"}
+        seen: dict[str, dict[str, torch.Tensor]] = {}
+
+        def state(trainer, part):
+            found = trainer.distillation.methods[0].distiller.state_dict()
+            return {k: v.clone() for k, v in found.items() if k.startswith(f"{part}.")}
+
+        class Fitted(DistillationTrainer):
+            def _setup_train(self):
+                super()._setup_train()
+                seen["wanted"] = state(self, "predictor")
+
+        class Poisoned(DistillationTrainer):
+            recovered: tuple[bool, ...] = ()
+
+            def _setup_train(self):
+                super()._setup_train()
+                seen["fitted"], seen["own"] = state(self, "predictor"), state(self, "own")
+
+            def _handle_nan_recovery(self, epoch):
+                if not self.recovered:
+                    self.loss = torch.tensor(float("nan"))
+                self.recovered += (super()._handle_nan_recovery(epoch),)
+                if len(self.recovered) == 1:
+                    seen["fitted back"], seen["own back"] = state(self, "predictor"), state(self, "own")
+                return self.recovered[-1]
+
+        train(Fitted, teacher=two, name="fresh", **keys)
+        last = stop(train, 1, teacher=one, epochs=2, **keys)
+        left = load_sidecar(sidecar_path(last))["distillers"]["lqe"]
+        trainer = train(Poisoned, model=str(last), resume=True, teacher=two)
+        assert trainer.recovered == (True, False) and trainer.epoch == 1
+        assert "WARNING another teacher than before: this is no longer the run that was stopped" in lines
+        for name, value in seen["wanted"].items():
+            assert not torch.equal(left[name], value), "both teachers have the same"
+            assert torch.equal(seen["fitted"][name], value) and torch.equal(seen["fitted back"][name], value), name
+        assert seen["own"].keys() == seen["own back"].keys() and seen["own"]
+        for name, value in seen["own"].items():
+            assert torch.equal(left[name], value) and torch.equal(seen["own back"][name], value), name

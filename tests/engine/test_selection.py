@@ -257,6 +257,25 @@ def test_forced_engine_that_agrees_runs(fake, teacher, tmp_path):
     assert choice.name == "openvino-bf16" and teacher.engine_name == "torch-fp32"
 
 
+@pytest.mark.parametrize("wanted", ["auto", "openvino-int8"])
+@pytest.mark.parametrize(
+    ("alone_ms", "all_ms", "faster"), [(3.0, 2.0, "openvino-int8-all"), (2.0, 3.0, "openvino-int8")]
+)
+def test_of_two_int8_engines_that_agree_the_faster_runs(
+    fake, teacher, tmp_path, monkeypatch, wanted, alone_ms, all_ms, faster
+):
+    made, factors = fake
+    factors.update({"openvino-int8": 1.001, "openvino-int8-all": 1.002})
+    timed = {"openvino-int8": alone_ms, "openvino-int8-all": all_ms}
+    monkeypatch.setattr(selection, "time_runs", lambda runs, img: {name: timed.get(name, 9.0) for name in runs})
+    kd = settings(wanted)
+    choice = selection.choose(teacher, kd, batches(), tmp_path, lambda _line: None)
+    rows, limits = {row.engine: row for row in choice.rows}, Limits(kd.max_feature_error, kd.max_score_error)
+    assert [objection(rows[name], limits, STRIDES) for name in timed] == ["", ""]
+    assert choice.name == faster and choice.engine.factor == factors[faster]
+    assert made.count("openvino-int8") == made.count("openvino-int8-all") == 1
+
+
 def test_forced_engine_that_cannot_be_built(fake, teacher, tmp_path):
     fake[1]["openvino-bf16"] = YoloKDError("teacher_engine=openvino-bf16: broken")
     with pytest.raises(YoloKDError, match="broken; use teacher_engine=auto"):

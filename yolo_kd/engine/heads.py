@@ -14,12 +14,14 @@ from yolo_kd.distillers.base import ONE2MANY, ONE2ONE, Branch, HeadOutput, HeadS
 from yolo_kd.engine import ultra
 from yolo_kd.errors import MisuseError
 
+LEAST_PADDING = 32  # of a side, to a multiple of it, by Ultralytics: whatever strides the student has
+
 
 def common_levels(student: HeadSpec, teacher: HeadSpec, source: object = "") -> tuple[int, ...]:
     """Strides that both heads have, finest first; `source` is the teacher's file.
 
     Raises:
-        MisuseError: None is shared.
+        MisuseError: None is shared, or the teacher's coarsest wants other sides of pictures.
     """
     shared = tuple(s for s in student.strides if s in teacher.strides)
     if not shared:
@@ -27,7 +29,24 @@ def common_levels(student: HeadSpec, teacher: HeadSpec, source: object = "") -> 
             f"teacher={source}: its strides {teacher.strides} and the student's {student.strides} have no level in common; "
             "choose a teacher with the student's levels (P3 to P5 are 8, 16, 32)"
         )
+    require_padding(student, teacher, source)
     return shared
+
+
+def require_padding(student: HeadSpec, teacher: HeadSpec, source: object = "") -> None:
+    """Refuse a teacher with a coarser level than the pictures are padded to, also where no term uses that level.
+
+    Its neck joins each level with the one below, scaled to twice its size: with other sides these do not match.
+
+    Raises:
+        MisuseError: It has one; `source` is its file.
+    """
+    side, wanted = max(*student.strides, LEAST_PADDING), max(teacher.strides)
+    if wanted > side:
+        raise MisuseError(
+            f"teacher={source}: has a level of stride {wanted}, which wants pictures whose sides are multiples of {wanted}, but "
+            f"the student's are padded to multiples of {side}; choose a teacher without that level, or a student with it"
+        )
 
 
 def cut_spec(spec: HeadSpec, strides: Sequence[int]) -> HeadSpec:

@@ -26,6 +26,7 @@ from yolo_kd.data.unlabeled import digest_of
 from yolo_kd.distillers.base import ClassMap
 from yolo_kd.engine import classes as class_lists
 from yolo_kd.engine import ultra
+from yolo_kd.engine.heads import require_padding
 from yolo_kd.engine.ir_cache import key_digest
 from yolo_kd.engine.labelled import detections
 from yolo_kd.engine.mixing import UnlabeledDataset
@@ -76,6 +77,7 @@ def _found(trainer: Any, images: Sequence[Path], settings: Mapping[str, Any]) ->
     kd = trainer.kd
     with preserved_rng(trainer.args.seed):
         teacher = Teacher(kd.teacher, trainer.device, trust=kd.trust)
+        require_padding(ultra.head_spec(trainer.model), teacher.full_spec, teacher.path.name)
         shared = shared_classes(trainer, teacher)
         key = {
             "version": VERSION,

@@ -1,17 +1,19 @@
-"""Several processes: gradients that DDP does not see, and failures that must reach the one who started them."""
+"""Several processes: gradients that DDP does not see, files and failures that must get from one process to another."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import distributed as dist
 
 from yolo_kd import errors
 from yolo_kd.cfg.atomic import write_text
+from yolo_kd.engine import ultra
 from yolo_kd.errors import YoloKDError
 
 ELSEWHERE = "a term of another rank is 0 or not finite"  # says a rank whose own terms are fine
@@ -30,6 +32,23 @@ def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
             parameter.grad = torch.zeros_like(parameter)
         dist.all_reduce(parameter.grad)
         parameter.grad /= dist.get_world_size()
+
+
+@contextmanager
+def kept_for_workers(files: Iterable[Path]) -> Iterator[None]:
+    """In the parent: inside, these files outlive the run folder, which Ultralytics removes before it starts the workers."""
+    generate = ultra.training_loop.generate_ddp_command
+
+    def launch(trainer: Any) -> Any:
+        held = {path: path.read_bytes() for path in files if path.exists()}
+        command = generate(trainer)
+        for path, content in held.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        return command
+
+    with ultra.renamed(ultra.training_loop, generate_ddp_command=launch):
+        yield
 
 
 @contextmanager

@@ -63,6 +63,7 @@ class ResumableTrainer(ultra.DetectionTrainer):
     kd: DistillSettings
     distillation: Any
     quantization: Any
+    teacher_given: bool
     criterion: Any
     stopper: Any
     loss: Any
@@ -335,9 +336,11 @@ class ResumableTrainer(ultra.DetectionTrainer):
             _, own = split_optimizer(sidecar["optimizer"] if sidecar else self.optimizer.state_dict(), count)
             ckpt = {**ckpt, "optimizer": join_optimizer(ckpt["optimizer"], own)}
         if sidecar is not None and self.distillation is not None:
-            self.distillation.restore(sidecar)
-        if sidecar is not None and self.quantization is not None:
-            self.quantization.restore(sidecar["quantization"])
+            self.distillation.restore(sidecar, self.teacher_given)  # until the first save it is of the one before
+        if self.quantization is not None:
+            self.quantization.detach()  # the new EMA will be a deep copy of the student
+            if sidecar is not None:
+                self.quantization.restore(sidecar["quantization"])
         super()._load_checkpoint_state(ckpt)
 
     def final_eval(self) -> None:

@@ -13,6 +13,7 @@ from yolo_kd.engine.rng import preserved_rng
 from yolo_kd.engine.unlabeled import all_pictures
 
 SAMPLE_SEED = 20
+JOINING = ("mosaic", "mixup", "cutmix", "copy_paste")  # what Ultralytics' close_mosaic= closes
 
 
 def sample_pictures(trainer: Any, labelled: bool = False) -> Any:
@@ -22,14 +23,16 @@ def sample_pictures(trainer: Any, labelled: bool = False) -> Any:
         trainer: The trainer.
         labelled: Of labelled pictures only.
     """
-    with ultra.override_configs(trainer.args, {"cache": False, "rect": False}), preserved_rng(SAMPLE_SEED):
+    closed = trainer.args.close_mosaic >= trainer.epochs  # then training shows none of it, not even at first
+    keys = {"cache": False, "rect": False, **(dict.fromkeys(JOINING, 0.0) if closed else {})}
+    with ultra.override_configs(trainer.args, keys), preserved_rng(SAMPLE_SEED):
         if labelled:
             return trainer.build_dataset(trainer.data["train"], mode="train", batch=trainer.batch_size)
         return all_pictures(trainer)
 
 
 def sample_batches(trainer: Any, count: int, dataset: Any = None) -> Iterator[dict[str, Tensor]]:
-    """`count` batches as training would see them (mosaic, colour, flips), on the device, always the same ones.
+    """`count` batches as the first epoch would see them (mosaic, colour, flips), on the device, always the same ones.
 
     Args:
         trainer: The trainer.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import distributed as dist
+from torch.nn import Parameter
 
 from yolo_kd import distillers
 from yolo_kd.cfg.home import cache_home
@@ -29,13 +30,13 @@ class Distillation:
         teacher: The frozen teacher.
         methods: Distillers with their terms, on the student's device.
         shared: Classes that both know.
-        restored: Whether the distillers' state came from a sidecar.
+        restored: SHA-256 of the teacher under which the distillers learnt, if their state came from a sidecar.
     """
 
     teacher: Teacher
     methods: list[Method]
     shared: ClassMap
-    restored: bool = False
+    restored: str = ""
 
     def start(self, trainer: Any) -> None:
         """Pre-flight, engine, and what a distiller fits before the first step; random states stay as they are.
@@ -54,8 +55,8 @@ class Distillation:
             self._choose_engine(trainer, report)
             if ultra.RANK in {-1, 0}:
                 preflight.save_report(trainer.save_dir, report)
-            if not self.restored:
-                fitting.fit(trainer, self.teacher, self.methods)
+            if self.restored != self.teacher.sha256:
+                self._fit(trainer)
             self._agree_over_ranks()
 
     def state(self) -> dict[str, Any]:
@@ -69,7 +70,7 @@ class Distillation:
         }
 
     def restore(self, state: dict[str, Any], given: bool = False) -> None:
-        """Take over a sidecar's state.
+        """Take over a sidecar's state; what was fitted to another teacher stays as it is here.
 
         Args:
             state: From `state`.
@@ -88,7 +89,11 @@ class Distillation:
             )
         try:
             for method in self.methods:
-                method.distiller.load_state_dict(state["distillers"][method.name])
+                kept = state["distillers"][method.name]
+                if not same and method.distiller.needs_fit:
+                    learnt = {k: v for k, v in kept.items() if k in _learning(method)}
+                    kept = {**method.distiller.state_dict(), **learnt}
+                method.distiller.load_state_dict(kept)
         except RuntimeError:
             raise MisuseError(
                 f"teacher={self.teacher.path}: its maps have other sizes than those of the run's teacher, so the adapters do "
@@ -97,7 +102,14 @@ class Distillation:
         for method in self.methods:
             for term in method.terms:
                 term.gain, term.fixed = state["gains"][term.key], state["fixed"][term.key]
-        self.restored = True
+        self.restored = state["teacher_sha256"]
+
+    def _fit(self, trainer: Any) -> None:
+        """Fit to this teacher; what has learnt under another one goes on, though a fit would have it start anew."""
+        learnt = [{k: p.detach().clone() for k, p in _learning(m).items()} for m in self.methods if self.restored]
+        fitting.fit(trainer, self.teacher, self.methods)
+        for method, values in zip(self.methods, learnt):
+            method.distiller.load_state_dict(values, strict=False)
 
     def _choose_engine(self, trainer: Any, report: dict[str, Any]) -> None:
         """The first rank measures; the others build what it chose, because timings differ."""
@@ -199,6 +211,11 @@ def judge_teacher(trainer: Any) -> None:
         teacher = Teacher(kd.teacher, trainer.device, trust=kd.trust)
     with preserved_rng(trainer.args.seed):
         measured(trainer, teacher, class_lists.match(trainer.data["names"], teacher.names, trainer.args.classes))
+
+
+def _learning(method: Method) -> dict[str, Parameter]:
+    """What of a distiller learns beside the student."""
+    return {name: p for name, p in method.distiller.named_parameters() if p.requires_grad}
 
 
 def _chosen_before(trainer: Any, report: dict[str, Any]) -> str:

@@ -29,7 +29,7 @@ from yolo_kd.engine.data_check import check_data
 from yolo_kd.engine.foreign_code import no_foreign_code
 from yolo_kd.engine.labelled import labelled_only
 from yolo_kd.engine.qat import FakeQuantization, check_keys, quantized_layers
-from yolo_kd.engine.ranks import average_gradients, reported_to, worker_error
+from yolo_kd.engine.ranks import average_gradients, kept_for_workers, reported_to, worker_error
 from yolo_kd.engine.resumable import ResumableTrainer
 from yolo_kd.engine.resume import write_yaml
 from yolo_kd.engine.run_pictures import draw_pictures
@@ -45,7 +45,15 @@ from yolo_kd.engine.run_settings import (
 from yolo_kd.engine.schedule import Schedule
 from yolo_kd.engine.setup import Distillation, judge_teacher, prepare
 from yolo_kd.engine.terms import adapter_parameters
-from yolo_kd.engine.unlabeled import Unlabeled, collect, refuse_with, training_loader, with_train_part, without_labels
+from yolo_kd.engine.unlabeled import (
+    Unlabeled,
+    collect,
+    refuse_with,
+    training_loader,
+    with_train_part,
+    without_labels,
+    written,
+)
 from yolo_kd.errors import MisuseError
 
 LARGEST_SEED = (1 << 32) - 1  # NumPy's, which Ultralytics seeds as well
@@ -350,7 +358,8 @@ class DistillationTrainer(ResumableTrainer):
                 super().train()
             return
         try:
-            with self._settings_on_args(), ultra.restricted_loading(self.kd.trust):
+            keeping = kept_for_workers(written(self))
+            with self._settings_on_args(), ultra.restricted_loading(self.kd.trust), keeping:
                 super().train()
         except CalledProcessError as error:
             raise worker_error(self.save_dir) or error from None

@@ -108,6 +108,12 @@ def collect(trainer: Any) -> None:
     write_text(record, json.dumps({**plain, "images": entries}, indent=1) + "\n", "project")
 
 
+def written(trainer: Any) -> list[Path]:
+    """What lies in the run folder before its training starts, and is read when it does."""
+    files = (trainer.save_dir / RECORD, Path(str(trainer.args.data)))
+    return [path for path in files if path.parent == trainer.save_dir] if trainer.kd.unlabeled else []
+
+
 def training_loader(
     trainer: Any, build: Callable[..., ResumableLoader], path: Any, batch: int, rank: int
 ) -> ResumableLoader:

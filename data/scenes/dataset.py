@@ -15,6 +15,7 @@ from pathlib import Path
 
 import cv2
 import yaml
+from yolo_kd.cfg.atomic import refusal
 from yolo_kd.cfg.home import cache_home
 from yolo_kd.data.labels import label_text
 from yolo_kd.data.scenes.scene import VERSION, check_request, render_scene
@@ -41,6 +42,7 @@ def write_dataset(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
     jobs: int = 1,
+    key: str = "root",
 ) -> Path:
     """Render a data set into `root`, or reuse the one that is there if it was made with the same numbers.
 
@@ -55,13 +57,14 @@ def write_dataset(
         progress: Called with (pictures done, pictures in all) in this process.
         jobs: Processes that render; the files do not depend on it. Above 1 the caller must be importable
             (a script needs `if __name__ == "__main__"`).
+        key: What the user calls the folder's place, for messages.
 
     Returns:
         The path of data.yaml; it has no `path` key, so Ultralytics takes its folder.
 
     Raises:
-        MisuseError: A number is out of range, or `root` holds something else than this data set.
-        YoloKDError: A file could not be written.
+        MisuseError: A number is out of range, the place cannot be written, or `root` holds something else than this data set.
+        YoloKDError: The disk is full.
     """
     root = Path(root).expanduser().resolve()
     counts = {"train": train, "val": val, "test": test}
@@ -82,9 +85,7 @@ def write_dataset(
         if not _publish(partial, root) and not _reusable(root, manifest):
             raise YoloKDError(f"{root} could not be created from {partial.name}: check the folder's permissions")
     except OSError as error:
-        raise YoloKDError(
-            f"data set could not be written to {root.parent}: {error}; free space or choose a root"
-        ) from error
+        raise refusal(error, root.parent, key) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return root / "data.yaml"

@@ -60,6 +60,7 @@ def test_the_time_left_is_told_from_the_first_part_on(monkeypatch, caplog) -> No
     [
         (["distill=csgr_lq"], "distill=csgr_lq: no such recipe (did you mean 'csgr_lqe'?)"),
         (["student=yolov8q.yaml"], "student=yolov8q.yaml: no usable model YAML"),
+        (["images=0"], "images=0: expected a whole number from 1 on"),
         (["epochs=0"], "epochs=0: expected a whole number from 1 on"),
         (["teacher_epochs=0"], "teacher_epochs=0: expected a whole number from 1 on"),
         (["imgsz=300"], "imgsz=300: expected a multiple of 32, e.g. imgsz=256"),
@@ -69,6 +70,30 @@ def test_the_time_left_is_told_from_the_first_part_on(monkeypatch, caplog) -> No
 def test_what_the_last_part_needs_is_looked_at_before_the_first(monkeypatch, tmp_path, capsys, words, said) -> None:
     monkeypatch.setattr(demo, "_render", lambda *_: pytest.fail("begun"))
     assert main(["demo", f"out={tmp_path}", *words]) == 2 and said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", demo.OWN)
+def test_runs_that_no_demo_left_are_not_written_over(monkeypatch, tmp_path, capsys, name) -> None:
+    """out=runs/detect is where a teacher of a hundred epochs may lie."""
+    begun: list[Path] = []
+    monkeypatch.setattr(demo, "_render", lambda out, keys: begun.append(out))
+    monkeypatch.setattr(demo, "distill", lambda **_: (_ for _ in ()).throw(KeyboardInterrupt))
+    (tmp_path / name).mkdir()
+    assert main(["demo", f"out={tmp_path}"]) == 2 and not begun
+    assert f"holds {name}, which no demo left there" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    (tmp_path / name).rmdir()
+    main(["demo", f"out={tmp_path}"])
+    (tmp_path / name).mkdir()  # by that demo, which was interrupted
+    main(["demo", f"out={tmp_path}"])
+    assert len(begun) == 2
+
+
+def test_a_place_that_cannot_be_written_is_known_before_anything_is_rendered(monkeypatch, tmp_path, capsys) -> None:
+    monkeypatch.setattr(demo, "_render", lambda *_: pytest.fail("begun"))
+    (tmp_path / "file").write_text("")
+    assert main(["demo", f"out={tmp_path / 'file' / 'd'}"]) == 2
+    assert f"out={tmp_path / 'file' / 'd'}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("package", ["nncf", "pycocotools"])

@@ -16,8 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from yolo_kd.api import check_student, distill
-from yolo_kd.cfg.atomic import write_text
+from yolo_kd.cfg.atomic import refuse_unwritable, write_text
 from yolo_kd.cfg.settings import load_recipe
 from yolo_kd.data import scenes
 from yolo_kd.data.split import label_path
@@ -63,6 +65,8 @@ MEANING = {
 VAL_IMAGES = 120
 CALIBRATION = 100
 BATCH = 8  # with 16, half as many steps, every net had half the precision after as many minutes
+OWN = ("teacher", "plain", "distilled", "deploy")  # folders that it writes over
+MARK = "demo.yaml"  # its keys; what lies beside it is a demo's
 STRIDE = 32  # the largest of the families' heads, which the exported net's input is a multiple of
 METRICS = {"mAP50": "metrics/mAP50(B)", "mAP50-95": "metrics/mAP50-95(B)"}
 
@@ -115,9 +119,11 @@ def expected_minutes(keys: Mapping[str, Any]) -> dict[str, float]:
 
 def main(settings: dict[str, Any]) -> int:
     """Run the demo; returns the exit code."""
-    keys = settled(settings, DEFAULTS, "demo", least={"teacher_epochs": 1, "epochs": 1})
+    keys = settled(settings, DEFAULTS, "demo", least={"images": 1, "teacher_epochs": 1, "epochs": 1})
     _check_what_is_needed_last(keys)
     out = Path(str(keys["out"])).resolve()
+    _check_out(out)
+    write_text(out / MARK, yaml.safe_dump(keys, sort_keys=False))
     progress = Progress(expected_minutes(keys))
 
     progress.begin("render scenes")
@@ -164,6 +170,17 @@ def _check_what_is_needed_last(keys: Mapping[str, Any]) -> None:
         raise MisuseError(f"imgsz={keys['imgsz']}: expected a multiple of {STRIDE}, e.g. imgsz={DEFAULTS['imgsz']}")
     require_packages("yolo-kd demo", quantized=True)
     require_pycocotools()
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a place that cannot be written, or where folders of these names are not an earlier demo's."""
+    refuse_unwritable(out / MARK)
+    taken = [name for name in OWN if (out / name).exists()]
+    if taken and not (out / MARK).exists():
+        raise MisuseError(
+            f"out={out}: holds {', '.join(taken)}, which no demo left there and this one would write over; choose another folder "
+            "with out="
+        )
 
 
 def _deploy(out: Path, data: Path, best: Path, keys: dict[str, Any]) -> None:
@@ -218,6 +235,7 @@ def _render(out: Path, keys: dict[str, Any]) -> Path:
         size=keys["imgsz"],
         seed=keys["seed"],
         progress=lambda done, total: bar.update(done - bar.n),
+        key="out",
     )
     bar.close()
     video = _video(out, keys)

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 from yolo_kd.cfg.documents import parse_yaml
-from yolo_kd.cfg.values import like_default, read_paths, read_value, shown
+from yolo_kd.cfg.values import like_default, read_key, read_paths, read_value, shown
 
 from yolo_kd.errors import MisuseError, did_you_mean
 
@@ -196,7 +196,7 @@ def resolve(keys: Mapping[str, Any]) -> DistillSettings:
         elif key not in defaults:
             raise MisuseError(f"{key}={value}: unknown key{did_you_mean(key, defaults)}")
         else:
-            chosen[key] = _typed(key, read_value(value), defaults[key])
+            chosen[key] = _typed(key, read_key(key, value), defaults[key])
     recipe = load_recipe(NO_RECIPE if chosen["distill"] in (None, False) else chosen.pop("distill"))
     chosen.pop("distill", None)
     recipe = _with_overrides(recipe, dotted, chosen.pop("schedule"), chosen.pop("until"))
@@ -215,7 +215,7 @@ def changed_on_resume(settings: DistillSettings, keys: Mapping[str, Any]) -> Dis
     for key, value in keys.items():
         if key not in CHANGEABLE:
             raise MisuseError(f"{key}={value}: may not change on resume; {', '.join(CHANGEABLE)} may")
-    typed = {k: _typed(k, read_value(v), defaults[k]) for k, v in keys.items()}
+    typed = {k: _typed(k, read_key(k, v), defaults[k]) for k, v in keys.items()}
     changed = replace(settings, **typed)
     _check(changed)
     return changed

@@ -9,6 +9,12 @@ from typing import Any
 
 from yolo_kd.errors import MisuseError
 
+PATHS = frozenset({
+    "artifact", "beside", "bundle", "calibration", "cfg", "data", "distill", "distill_model", "evaluation", "groups", "model",
+    "name", "out", "parent", "pretrained", "project", "recipe", "require_signature", "resume", "run", "save_dir", "sign",
+    "source", "student", "teacher", "tracker", "unlabeled",
+})  # fmt: skip
+NUMBERED = frozenset({"distill", "pretrained", "resume", "source"})  # of which 0 or 1 mean a switch, or a camera
 _WORDS: dict[str, Any] = {"none": None, "null": None, "true": True, "false": False}
 
 
@@ -21,7 +27,7 @@ def read_value(text: Any) -> Any:
     if not isinstance(text, str):
         return text
     word = text.strip()
-    for kind in (int, float):
+    for kind in (int, float) if "_" not in word else ():  # 2026_11_24 is a name to anyone but Python
         try:
             return kind(word)
         except ValueError:
@@ -29,9 +35,28 @@ def read_value(text: Any) -> Any:
     if word.lower() in _WORDS:
         return _WORDS[word.lower()]
     try:
-        return ast.literal_eval(word)
+        value = ast.literal_eval(word)
     except (ValueError, SyntaxError):
         return word
+    return word if "_" in word and isinstance(value, int | float | complex) else value
+
+
+def read_key(key: str, text: Any) -> Any:
+    """The value that a person means by `key=text`; of a path it is the text itself, or a folder 007 would become 7.
+
+    True, false and none stay what they are, and so do a list of paths, the number of a camera and 0 for false.
+
+    >>> read_key("out", "007"), read_key("epochs", "007"), read_key("resume", "true"), read_key("source", "0")
+    ('007', 7, True, 0)
+    """
+    value = read_value(text)
+    if key not in PATHS or not isinstance(text, str):
+        return value
+    if key in {"name", "project"}:  # as Ultralytics has it
+        return None if text.lower() == "none" else text
+    number = key in NUMBERED and type(value) is int and str(value) == text.strip()
+    listed = isinstance(value, list | tuple) and all(isinstance(part, str) for part in value)
+    return value if value is None or isinstance(value, bool | str) or listed or number else text.strip()
 
 
 def shown(value: Any) -> str:

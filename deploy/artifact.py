@@ -16,6 +16,7 @@ from typing import Any
 
 from yolo_kd.cfg.atomic import ARTIFACT_MANIFEST, write_text
 from yolo_kd.cfg.documents import misfit, parse_json, parse_yaml
+from yolo_kd.cfg.runs_folder import elsewhere
 
 from yolo_kd.errors import GateError, MisuseError
 
@@ -119,7 +120,9 @@ def read_artifact(source: str | Path) -> Artifact:
     """
     path = Path(source)
     if not path.exists():
-        raise MisuseError(f"{path}: no such file or folder; expected an artifact folder, a .xml or an .onnx file")
+        raise MisuseError(
+            f"{path}: no such file or folder{elsewhere(path)}; expected an artifact folder, a .xml or an .onnx file"
+        )
     folder = path if path.is_dir() else path.parent
     manifest = folder / MANIFEST
     if manifest.is_file():

@@ -19,8 +19,8 @@ from yolo_kd.data import scenes
 
 from tests.bomb import Bomb
 from yolo_kd import __version__, api, distillers
-from yolo_kd.api import readable_errors
 from yolo_kd.cli import main
+from yolo_kd.engine.readable_errors import readable_errors
 from yolo_kd.engine.ultra import LOGGER
 from yolo_kd.errors import MisuseError, YoloKDError
 from yolo_kd.modes import demo
@@ -111,7 +111,10 @@ def test_help_and_version(capsys):
             ("train", "teacher=STRANGER", "data=DATA"),
             ".pt: none of its classes (cat, dog) is in the data (car, truck, person);",
         ),
-        (("train", "teacher=TEACHER", "data=DATA", "classes=[7]"), "none of its classes"),
+        (
+            ("train", "teacher=TEACHER", "data=DATA", "classes=[0,7]"),
+            "classes=7: no such class; expected ids of 0 car, 1",
+        ),
         (("train", "teacher=TEACHER", "data=NONAMES"), "expected names: a list of class names, or id: name"),
         (("train", "teacher=TEACHER", "data=gone.yaml"), "data=gone.yaml: no such file"),
         (("train", "teacher=TEACHER", "data=DATA", "epochs=many"), "epochs=many"),

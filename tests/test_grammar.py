@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from ultralytics.cfg import CFG_BOOL_KEYS, DEFAULT_CFG_DICT, merge_equals_args, parse_key_value_pair
 from ultralytics.utils.checks import check_model_file_from_stem
 from yolo_kd.cfg.settings import default_keys, resolve
+from yolo_kd.cfg.values import NUMBERED, PATHS
 
 from yolo_kd import DistillationTrainer, api
 from yolo_kd.api import known_keys
@@ -37,6 +39,7 @@ def called(monkeypatch, tmp_path: Path) -> list[tuple[str, str, dict[str, Any]]]
     monkeypatch.setattr(api.ultra, "YOLO", Model)
     monkeypatch.setattr(api.ultra, "load_detector", lambda *_, **__: None)
     monkeypatch.setattr(api, "_check_before_folder", lambda *_: SimpleNamespace(trust=False))
+    monkeypatch.setattr(api, "check_input", lambda *_: None)
     return calls
 
 
@@ -76,7 +79,7 @@ def test_every_key_of_ultralytics_arrives_under_its_name(called, key: str) -> No
     given = 3 if value is None else not value if isinstance(value, bool) else value
     assert main(["train", "distill=none", "model=a.pt", "data=d.yaml", f"{key}={given}"]) == 0
     keys = called[-1][2]
-    assert keys[key] == (str(given) if key in {"project", "name"} else given)
+    assert keys[key] == (str(given) if key in PATHS - NUMBERED else given)
     assert key not in default_keys() or key == "augment", "ours would take it"
 
 
@@ -231,3 +234,95 @@ def test_what_is_no_run_cannot_be_resumed(called, capsys) -> None:
     ):
         assert main(["train", *words]) == 2 and said in capsys.readouterr().err
     assert called == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["epoch=none"],
+        ["lqe=none", "gnr=none"],
+        ["cfg=mine.yaml"],
+    ],
+    ids=" ".join,
+)
+def test_a_key_that_there_is_not_is_refused_with_a_value_of_none_too(called, capsys, tmp_path: Path, words) -> None:
+    (tmp_path / "mine.yaml").write_text("imgsz: 64\nepoch:\n")
+    for mode in ("train", "val", "predict"):
+        assert main([mode, "model=a.pt", *words]) == 2
+        key = words[0].partition("=")[0].replace("cfg", "epoch")
+        assert capsys.readouterr().err.startswith(f"yolo-kd: {key}=None: unknown key")
+    for name in ("epoch", "csgr"):
+        with pytest.raises(MisuseError, match=f"^{name}=None: unknown key"):
+            api.distill("t.pt", "a.pt", "d.yaml", **{name: None})
+    assert called == []
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("lqe=none", " (did you mean 'lqe.lqe'?)"),
+        ("lqe=1", " (did you mean 'lqe.lqe'?)"),
+        ("csgr=auto:.5", " (did you mean 'csgr.cs' or 'csgr.gr'?)"),
+        ("gr=none", " (did you mean 'csgr.gr'?)"),
+    ],
+)
+def test_a_method_or_a_term_alone_is_told_its_whole_name(called, capsys, given: str, meant: str) -> None:
+    assert main(["train", "model=a.pt", "teacher=t.pt", given]) == 2
+    assert f": unknown key{meant}; see yolo-kd train" in capsys.readouterr().err
+
+
+def test_none_leaves_a_key_at_its_default(called, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("time:\nline_thickness:\nschedule:\nsave_dir:\nhalf:\n")
+    words = ["half=none", "int8=none", "boxes=none", "device=none", "until=none", "csgr.gr=none", "resume=none"]
+    assert main(["train", "model=a.pt", "data=d.yaml", "teacher=t.pt", "cfg=mine.yaml", *words]) == 0
+    assert called[-1][2].keys() - {"trainer"} == {"data", "teacher", "csgr.gr"}
+
+
+MODES = ["accept", "bundle", "calibrate", "data_check", "data_convert", "data_sheet", "data_split", "demo", "doctor"]
+MODES += ["evaluate", "export", "gate", "quantize", "report", "verify"]
+WORDS = {  # keys whose default is a word or nothing, and which are no paths
+    "threads", "device", "max_ms", "split", "licence", "from", "names", "images", "difficult", "first", "by", "test",
+    "imgsz", "format", "precision", "backend", "target", "task", "mode", "time", "optimizer", "freeze", "channels_last",
+    "conf", "quantize", "nms", "classes", "embed", "line_width", "opset", "workspace", "copy_paste_mode", "auto_augment",
+    "augmentations", "schedule", "until", "teacher_engine", "augment", "pseudo_labels", "cpu_threads",
+}  # fmt: skip
+
+
+def test_every_key_is_known_for_a_path_or_for_none() -> None:
+    """A new one has to be put on one of the lists: of a path the text counts."""
+    keys = known_keys("train")
+    for mode in MODES:
+        keys |= {k: v for k, v in import_module(f"yolo_kd.modes.{mode}").DEFAULTS.items() if not isinstance(v, bool)}
+    assert {k for k, v in keys.items() if v is None or isinstance(v, str)} - WORDS <= PATHS
+    assert not PATHS & WORDS and keys.keys() >= PATHS
+
+
+@pytest.mark.parametrize("text", ["2026_11_24", "007", "1e3", "1.50", "20261124", "0x10", "(1, 2)"])
+def test_the_text_of_a_path_is_kept(text: str) -> None:
+    for key in PATHS:
+        assert parse([f"{key}={text}"]) == {key: 20261124 if key in NUMBERED and text == "20261124" else text}
+    settings = resolve({"distill": "pkd", "teacher": text, "unlabeled": text})
+    assert (settings.teacher, settings.unlabeled) == (text, ["1", "2"] if text == "(1, 2)" else [text])
+
+
+def test_what_a_path_may_be_besides_text_stays() -> None:
+    assert parse(["resume=True", "pretrained=false", "out=none"]) == {"resume": True, "pretrained": False, "out": None}
+    assert parse(["source=0", "resume=0", "pretrained=1"]) == {"source": 0, "resume": 0, "pretrained": 1}
+    assert parse(["unlabeled=['a, b','c']"]) == {"unlabeled": ["a, b", "c"]}
+    assert parse(["unlabeled=2026_11_23,2026_11_24"]) == {"unlabeled": "2026_11_23,2026_11_24"}
+    for word in ("project=True", "name=none", "name=null", "name=7_0"):  # as Ultralytics reads them
+        assert parse([word]) == dict([parse_key_value_pair(word)])
+
+
+def test_no_number_has_underscores() -> None:
+    assert parse(["epochs=1_000", "lr0=1_0.5"]) == {"epochs": "1_000", "lr0": "1_0.5"}
+
+
+def test_digits_arrive_as_they_were_typed(called, tmp_path: Path, capsys) -> None:
+    assert main(["train", "model=a.pt", "data=007", "teacher=1_0", "distill=none"]) == 0
+    assert (called[-1][2]["data"], called[-1][2]["teacher"]) == ("007", "1_0")
+    for text, taken in (("2026_11_23", "20261123"), ("2026-11-23", "2026-11-23"), ("007", "7")):
+        (tmp_path / "mine.yaml").write_text(f"unlabeled: {text}\n")
+        assert main(["train", "model=a.pt", "data=d.yaml", "teacher=t.pt", "cfg=mine.yaml"]) == 2
+        said = f"cfg=mine.yaml: YAML takes unlabeled: for {taken}, no text; put the path in quotes"
+        assert said in capsys.readouterr().err

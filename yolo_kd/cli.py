@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from yolo_kd import __version__
-from yolo_kd.cfg.values import read_value
+from yolo_kd.cfg.values import read_key
 from yolo_kd.errors import MisuseError, YoloKDError, did_you_mean, one_line
 
 MODES = {
@@ -156,7 +156,7 @@ def parse(args: list[str], known: Mapping[str, Any] = MappingProxyType({})) -> d
         elif _is_open(word):
             raise MisuseError(f"{word}: a list without its ']'; expected one such as classes=[0,2]")
         else:
-            found[key] = text if key in {"name", "project"} and text.lower() != "none" else read_value(text)
+            found[key] = read_key(key, text)
     return found
 
 

@@ -11,9 +11,11 @@ file name), so what would break the line or steer a terminal is shown as an esca
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 LONGEST = 1000  # characters of a message
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # what sets a terminal's colour or weight, and does nothing else
 
 
 class YoloKDError(Exception):
@@ -42,8 +44,11 @@ def one_line(text: str) -> str:
 
     >>> print(one_line("two\nlines and a \x1b[2J"))
     two\nlines and a \x1b[2J
+    >>> print(one_line("\x1b[34m\x1b[1mval: \x1b[0mError loading data"))
+    val: Error loading data
     """
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    plain = COLOUR.sub("", text)  # Ultralytics' own messages have some
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in plain)
     return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 3 :]}"
 
 

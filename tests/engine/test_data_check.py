@@ -17,7 +17,7 @@ from yolo_kd.cfg.settings import resolve
 
 from yolo_kd.engine import data_check
 from yolo_kd.engine.data_check import check_data
-from yolo_kd.errors import GateError
+from yolo_kd.errors import GateError, MisuseError
 
 
 @pytest.fixture
@@ -30,11 +30,13 @@ def data(pictures: Path, tmp_path: Path) -> Path:
 class Told:
     """What the check sees of a trainer, and what it says."""
 
-    def __init__(self, data: Path, single_cls: bool = False, split: str = "val", **keys: Any) -> None:
+    def __init__(
+        self, data: Path, single_cls: bool = False, split: str = "val", classes: Any = None, **keys: Any
+    ) -> None:
         from ultralytics.data.utils import check_det_dataset
 
         self.kd = resolve({"distill": "none", **keys})
-        self.args = type("Args", (), {"data": str(data), "single_cls": single_cls, "split": split})
+        self.args = type("Args", (), {"data": str(data), "single_cls": single_cls, "split": split, "classes": classes})
         self.data = check_det_dataset(str(data), autodownload=False)
         if single_cls:
             self.data |= {"names": {0: "item"}, "nc": 1}  # as the trainer does
@@ -152,8 +154,41 @@ def test_a_test_part_that_is_not_there_is_no_matter_of_a_training(data: Path) ->
     told = Told(data)
     check_data(told)
     assert "nothing wrong" in told.lines[0]
-    with pytest.raises(GateError, match="part_missing"):
+    with pytest.raises(MisuseError, match=r"no picture in test .*images/gone: is neither a folder"):
         check_data(Told(data, split="test"))
+
+
+def spoilt(data: Path, part: str, suffix: str = "") -> None:
+    """Cut every picture of a part, or give it another suffix."""
+    for picture in sorted((data.parent / "images" / part).iterdir()):
+        if suffix:
+            picture.rename(picture.with_suffix(suffix))
+        else:
+            picture.write_bytes(picture.read_bytes()[:-30])
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_part_without_a_picture_cannot_be_forced(data: Path, part: str) -> None:
+    """Ultralytics fails over it in any case."""
+    spoilt(data, part)
+    for force in (False, True):
+        with pytest.raises(MisuseError, match=rf"no picture in {part} that training could use \(.*000.png") as told:
+            check_data(Told(data, force=force))
+        assert "force=true" not in str(told.value)
+
+
+def test_a_part_in_a_format_that_only_ultralytics_reads_can_be_forced(data: Path) -> None:
+    spoilt(data, "val", ".heic")
+    with pytest.raises(GateError, match=r"part_empty.*force=true"):
+        check_data(Told(data))
+    check_data(Told(data, force=True))
+
+
+def test_classes_that_the_data_do_not_have_are_refused_also_where_the_data_are_not_looked_at(data: Path) -> None:
+    for keys in ({}, {"check_data": False}, {"force": True}):
+        with pytest.raises(MisuseError, match=r"^classes=99: no such class; expected ids of 0 car, 1 truck, 2 person"):
+            check_data(Told(data, classes=[0, 99], **keys))
+    check_data(Told(data, single_cls=True, classes=[2]))
 
 
 def test_progress_is_for_large_sets(data: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:

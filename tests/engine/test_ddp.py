@@ -192,7 +192,7 @@ AGREEMENT = """
 from types import SimpleNamespace
 rank, world, port, teacher_path, out = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4], sys.argv[5]
 from yolo_kd.distillers.base import HeadSpec
-from yolo_kd.engine import selection, setup
+from yolo_kd.engine import ranks, selection, setup
 dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world)
 ultra.RANK = rank
 narrow, wide = (HeadSpec((width, width), (8, 16), 16, 3, (8, 8)) for width in (4, 6))
@@ -206,7 +206,7 @@ for method in methods:
     if method.name == "lqe" and rank == 0:
         method.distiller.load_fit_state(method.distiller.fit_state())
 state = lambda: {f"{m.name}.{k}": v.clone() for m in methods for k, v in m.distiller.state_dict().items()}
-told = {"before": state(), "first": ultra.from_first_rank(rank), "built": []}
+told = {"before": state(), "first": ranks.from_first_rank(rank), "built": []}
 distillation._agree_over_ranks()
 told["after"] = state()
 setup.sample_batches = lambda *_: []

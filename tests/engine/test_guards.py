@@ -9,12 +9,14 @@ import pytest
 import torch
 import yaml
 from ultralytics.nn.tasks import DetectionModel
+from yolo_kd.cfg.settings import resolve
 from yolo_kd.data.description import descriptors
 
 from tests.conftest import write_pictures
 from tests.full_disk import files_end_at
 from yolo_kd import DistillationTrainer, distill
 from yolo_kd.cli import main
+from yolo_kd.engine import run_settings
 from yolo_kd.engine.criterion import MAX_BAD_STEPS, DistillationCriterion
 from yolo_kd.engine.ranks import ELSEWHERE, reported_to, worker_error
 from yolo_kd.engine.schedule import Schedule
@@ -223,3 +225,28 @@ def test_a_worker_whose_report_finds_no_room_ends_with_its_own_error(tmp_path: P
     with files_end_at(4):
         failed(tmp_path, 0, GateError("teacher=x.pt: too weak"))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("keys", "told"),
+    [
+        ({"teacher": "gone.pt", "until": 0.5, "schedule": "cosine"}, "schedule=cosine, teacher=gone.pt, until=0.5"),
+        ({"teacher_every": 2, "teacher": None, "calibrate_batches": 4}, "calibrate_batches=4, teacher_every=2"),
+        ({"teacher": None, "until": None, "force": True, "trust": True}, ""),
+    ],
+)
+def test_what_a_plain_training_does_not_read_is_a_line(tmp_path, pictures, lines, keys, told):
+    base = {"model": "yolov8n.yaml", "data": str(pictures), "project": str(tmp_path), "distill": "none"}
+    DistillationTrainer(overrides={**base, **keys})
+    warned = [line for line in lines if "change nothing" in line]
+    assert warned == ([f"WARNING {told}: nothing is distilled (distill=none), so these change nothing"] if told else [])
+
+
+def test_a_teacher_of_pseudo_labels_is_read(tmp_path, pictures, lines, teacher):
+    (tmp_path / "more").mkdir()
+    keys = {"teacher": teacher, "unlabeled": str(tmp_path / "more"), "pseudo_labels": 0.6, "teacher_floor": 0.1}
+    base = {"model": "yolov8n.yaml", "data": str(pictures), "project": str(tmp_path), "distill": "none"}
+    DistillationTrainer(overrides={**base, **keys, "teacher_engine": "torch"})
+    warned = [line for line in lines if "change nothing" in line or "changes nothing" in line]
+    assert warned == ["WARNING teacher_engine=torch: nothing is distilled (distill=none), so this changes nothing"]
+    assert "until=0.5" not in run_settings.idle(resolve({"teacher": "t.pt"}), {"until": 0.5})

@@ -265,7 +265,7 @@ class TestPool:
         (["unlabeled={bare}", "pseudo_labels=60"], "pseudo_labels=60: expected a confidence between 0 and 1"),
         (["unlabeled={bare}", "pseudo_labels=true"], "pseudo_labels=True: expected a confidence"),
         (["pseudo_labels=.6"], "pseudo_labels=0.6: there is nothing to label; name the pictures with unlabeled="),
-        (["unlabeled=5"], "unlabeled=5: expected a path"),
+        (["unlabeled=5"], "unlabeled=5: does not exist"),
     ],
 )  # fmt: skip
 def test_misuse_is_one_line(pictures, bare, make_checkpoint, tmp_path, capsys, words, said):

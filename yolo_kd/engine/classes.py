@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 
@@ -36,6 +37,26 @@ def match(
     return ClassMap(
         torch.tensor([s for s, _ in pairs], dtype=torch.long), torch.tensor([t for _, t in pairs], dtype=torch.long)
     )
+
+
+def check_ids(wanted: Any, names: Mapping[int, str] | None) -> None:
+    """Refuse a `classes=` that would leave every box out, or some that were meant.
+
+    Args:
+        wanted: What was given; nothing is chosen if None.
+        names: Class id to name; None where they are not known yet.
+
+    Raises:
+        MisuseError: No list of class ids, or one that there is not.
+    """
+    if wanted is None:
+        return
+    ids = wanted if isinstance(wanted, list | tuple) else [wanted]
+    if not ids or any(type(i) is not int for i in ids):
+        raise MisuseError(f"classes={wanted}: expected class ids, e.g. classes=0,2")
+    if names is not None and (strange := [i for i in ids if i not in names]):
+        known = _listed([f"{i} {name}" for i, name in names.items()], FEW)
+        raise MisuseError(f"classes={','.join(map(str, strange))}: no such class; expected ids of {known}")
 
 
 def compare(student: Mapping[int, str], teacher: Mapping[int, str], shared: ClassMap) -> dict[str, list[str]]:

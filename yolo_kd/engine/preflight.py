@@ -18,6 +18,7 @@ from yolo_kd.distillers.base import ClassMap, HeadOutput
 from yolo_kd.engine import classes as class_lists
 from yolo_kd.engine import ultra
 from yolo_kd.engine.evaluation import evaluate
+from yolo_kd.engine.ranks import from_first_rank
 from yolo_kd.engine.teacher import Teacher
 from yolo_kd.errors import GateError, MisuseError
 
@@ -66,7 +67,7 @@ def measure(trainer: Any, teacher: Teacher, shared: ClassMap, pretrained: bool) 
         found["student"] = evaluate(
             trainer, lambda img: ultra.read_outputs(student(img)), ultra.head_spec(student), own, "student on val"
         )
-    return ultra.from_first_rank(found)
+    return from_first_rank(found)
 
 
 def decide(maps: dict[str, dict[str, float]], floor: float) -> str | None:

@@ -34,6 +34,15 @@ def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
         parameter.grad /= dist.get_world_size()
 
 
+def from_first_rank(value: Any) -> Any:
+    """What the first rank holds, on every rank."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
 @contextmanager
 def kept_for_workers(files: Iterable[Path]) -> Iterator[None]:
     """In the parent: inside, these files outlive the run folder, which Ultralytics removes before it starts the workers."""

@@ -13,6 +13,11 @@ from yolo_kd.engine import ultra
 from yolo_kd.errors import MisuseError
 
 SETTINGS_FILE = "kd.yaml"
+FOR_METHODS = (
+    "schedule", "until", "teacher_every", "teacher_engine", "teacher_compile", "max_feature_error", "max_score_error",
+    "calibration_images", "calibrate_batches",
+)  # fmt: skip
+FOR_TEACHER = ("teacher", "teacher_floor")  # read where it only makes pseudo-labels, too
 GIVEN = "teacher_given"  # beside the settings that travel: whether the user named the teacher, and may mean another one
 
 
@@ -53,6 +58,19 @@ def travelling(settings: DistillSettings, given: bool) -> dict[str, Any]:
 def teacher_given(ours: Mapping[str, Any]) -> bool:
     """Whether the user named the teacher, in this process or in the one that started it."""
     return "teacher" in ours or bool(ours.get("kd", {}).get(GIVEN))
+
+
+def idle(settings: DistillSettings, given: Mapping[str, Any]) -> str:
+    """A line on the keys that were given and that nothing reads where nothing is distilled; empty if there are none.
+
+    They are no misuse: whoever compares recipes gives all of them the same keys, that of plain training too.
+    """
+    if settings.recipe.methods:
+        return ""
+    unread = FOR_METHODS if settings.pseudo_labels is not None else FOR_METHODS + FOR_TEACHER
+    named = [f"{key}={given[key]}" for key in sorted(unread) if given.get(key) is not None]
+    these = "this changes" if len(named) == 1 else "these change"
+    return f"{', '.join(named)}: nothing is distilled (distill=none), so {these} nothing" if named else ""
 
 
 def _travelled(ours: Mapping[str, Any]) -> DistillSettings:

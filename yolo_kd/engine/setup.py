@@ -15,6 +15,7 @@ from yolo_kd.distillers.base import ClassMap
 from yolo_kd.engine import classes as class_lists
 from yolo_kd.engine import fitting, preflight, selection, ultra
 from yolo_kd.engine.heads import common_levels, cut_spec
+from yolo_kd.engine.ranks import from_first_rank
 from yolo_kd.engine.rng import preserved_rng
 from yolo_kd.engine.samples import sample_batches
 from yolo_kd.engine.teacher import Teacher, TorchEngine, half_precision
@@ -128,7 +129,7 @@ class Distillation:
                 trainer.log(
                     "WARNING not bit-exact: the teacher's engine was chosen anew, and may be another one than before"
                 )
-        name = ultra.from_first_rank(name)
+        name = from_first_rank(name)
         self.teacher.use(name, engine or selection.build(name, self.teacher, kd, batches, cache, trainer.log))
         trainer.log(f"teacher runs on {name}")
 

@@ -35,6 +35,7 @@ from yolo_kd.engine.resume import write_yaml
 from yolo_kd.engine.run_pictures import draw_pictures
 from yolo_kd.engine.run_settings import (
     SETTINGS_FILE,
+    idle,
     require_teacher,
     resolve_travelled,
     resumed_settings,
@@ -108,6 +109,8 @@ class DistillationTrainer(ResumableTrainer):
             self.train_longer(epochs)
         if not ultra.in_tested_range():
             self.log(f"WARNING Ultralytics {ultra.version()} is untested here; tested: {ultra.TESTED}")
+        if unread := idle(self.kd, ours):
+            self.log(f"WARNING {unread}")
         if (self.kd.recipe.methods or self.kd.qat) and self.args.compile:
             self.log(
                 "compile is off: gradient shares cannot be measured, nor values rounded, inside a compiled student"

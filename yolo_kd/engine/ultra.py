@@ -16,7 +16,6 @@ from typing import Any
 import torch
 import ultralytics
 from torch import Tensor, nn
-from torch import distributed as dist
 from ultralytics import YOLO
 from ultralytics.cfg import DEFAULT_CFG_DICT, _handle_deprecation
 from ultralytics.data import base as picture_files
@@ -40,7 +39,9 @@ from ultralytics.utils.plotting import colors
 from ultralytics.utils.tal import dist2bbox, make_anchors
 from ultralytics.utils.torch_utils import get_flops, strip_optimizer, torch_distributed_zero_first, unwrap_model
 
+from yolo_kd.cfg.runs_folder import elsewhere
 from yolo_kd.distillers.base import Branch, HeadOutput, HeadSpec
+from yolo_kd.engine.without_model import without_model
 from yolo_kd.errors import MisuseError, YoloKDError, did_you_mean
 
 __all__ = [
@@ -162,12 +163,15 @@ def load_detector(source: str, key: str, trust: bool = False, any_task: bool = F
     if path.suffix != ".pt":
         raise MisuseError(f"{key}={source}: expected a .pt detection checkpoint, e.g. {key}=yolov8l.pt")
     if not path.exists() and not official:
-        near = did_you_mean(path.name, [*GITHUB_ASSETS_NAMES, *(p.name for p in path.parent.glob("*.pt"))])
-        raise MisuseError(f"{key}={source}: no such file{near}; expected a .pt detection checkpoint")
+        official_names = GITHUB_ASSETS_NAMES if len(path.parts) == 1 else ()  # of which none lies in a folder
+        near = did_you_mean(path.name, [*official_names, *(p.name for p in path.parent.glob("*.pt"))])
+        raise MisuseError(f"{key}={source}: no such file{elsewhere(path)}{near}; expected a .pt detection checkpoint")
     try:
         try:
             model = _load(source, trust=False)
         except _UnsafeError:
+            if held := without_model(path):
+                raise MisuseError(f"{key}={source}: {held}; name the best.pt or last.pt of a training") from None
             if not trust:
                 raise MisuseError(
                     f"{key}={source}: holds objects outside Ultralytics' model classes, so loading would run its own code; "
@@ -189,6 +193,7 @@ def load_detector(source: str, key: str, trust: bool = False, any_task: bool = F
     net = getattr(model, "model", model)
     head = net[-1] if isinstance(net, nn.Sequential) and len(net) else net
     if not isinstance(model, DetectionModel) or task != "detect" or type(head) not in HEADS:
+        task = guess_model_task(getattr(model, "yaml", None)) or task  # which is "detect" of what was never trained
         raise MisuseError(f"{key}={source}: {_other_head(task, type(head).__name__)}")
     try:
         _run_once(model)
@@ -201,7 +206,8 @@ def load_detector(source: str, key: str, trust: bool = False, any_task: bool = F
 
 
 def _other_head(task: str | None, head: str) -> str:
-    return f"is a '{task}' model with the head {head}, expected a detection model (v8, v9, v10, 11, 12 or 26)"
+    kind = f"a '{task}' model" if task else "a model"
+    return f"is {kind} with the head {head}, expected a detection model (v8, v9, v10, 11, 12 or 26)"
 
 
 def _run_once(model: DetectionModel) -> None:
@@ -383,15 +389,6 @@ def decode(output: HeadOutput, spec: HeadSpec, columns: Tensor) -> Tensor:
 
 def _in_channels(module: nn.Module) -> int:
     return next(m.in_channels for m in module.modules() if isinstance(m, nn.Conv2d))
-
-
-def from_first_rank(value: Any) -> Any:
-    """What the first rank holds, on every rank."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return value
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
 
 
 def size_of(model: nn.Module, imgsz: int) -> tuple[int, float]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from yolo_kd.cfg.documents import misfit, parse_json, parse_yaml
+from yolo_kd.cfg.runs_folder import elsewhere
 from yolo_kd.deploy.artifact import MANIFEST, Artifact, read_artifact
 from yolo_kd.engine.history import RESULTS, History, read_history, wanted_shares
 from yolo_kd.errors import MisuseError
@@ -80,6 +81,8 @@ def read_run(folder: Path) -> Run:
     Raises:
         MisuseError: It is no folder of a training, or one of its files cannot be read.
     """
+    if there := elsewhere(folder):
+        raise MisuseError(f"run={folder}: no such folder{there}")
     if not (folder / RESULTS).is_file():
         raise MisuseError(
             f"run={folder}: no {RESULTS} there; expected the folder of a training, e.g. runs/detect/train"

@@ -15,6 +15,7 @@ PATHS = frozenset({
     "source", "student", "teacher", "tracker", "unlabeled",
 })  # fmt: skip
 NUMBERED = frozenset({"distill", "pretrained", "resume", "source"})  # of which 0 or 1 mean a switch, or a camera
+NAMES = frozenset({"name", "project"})  # which Ultralytics takes as they are, a number or a word alike
 _WORDS: dict[str, Any] = {"none": None, "null": None, "true": True, "false": False}
 
 
@@ -52,7 +53,7 @@ def read_key(key: str, text: Any) -> Any:
     value = read_value(text)
     if key not in PATHS or not isinstance(text, str):
         return value
-    if key in {"name", "project"}:  # as Ultralytics has it
+    if key in NAMES:
         return None if text.lower() == "none" else text
     number = key in NUMBERED and type(value) is int and str(value) == text.strip()
     listed = isinstance(value, list | tuple) and all(isinstance(part, str) for part in value)

@@ -9,7 +9,7 @@ from typing import Any
 from yolo_kd.cfg.documents import read_mapping
 from yolo_kd.cfg.runs_folder import elsewhere
 from yolo_kd.cfg.settings import DistillSettings, default_keys, is_ours, resolve
-from yolo_kd.cfg.values import NUMBERED, PATHS, read_key, shown
+from yolo_kd.cfg.values import NAMES, NUMBERED, PATHS, read_key, shown
 from yolo_kd.data import scenes
 from yolo_kd.data.description import find_description, read_description
 from yolo_kd.data.unlabeled import find_unlabeled
@@ -170,7 +170,7 @@ def _from_file(mode: str, path: Any) -> dict[str, Any]:
         return {}
     found = read_mapping("cfg", Path(str(path)))
     for key, value in found.items():
-        kept = isinstance(value, str | bool | list | None) or key in NUMBERED | {"name", "project"}
+        kept = isinstance(value, str | bool | list | None) or key in NUMBERED | NAMES
         if key in PATHS and not kept:  # a number or a date to YAML, whose text is lost
             raise MisuseError(f"cfg={path}: YAML takes {key}: for {value}, no text; put the path in quotes")
     return _given(mode, {str(k): read_key(str(k), v) for k, v in found.items()})

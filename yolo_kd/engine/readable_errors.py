@@ -56,7 +56,7 @@ def readable_errors(keys: Mapping[str, Any]) -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise  # misuse wherever it happens, for which the command line has the words
-        key, folder = "save_dir" if keys.get("save_dir") else "project", _runs_folder(keys)
+        key, folder = "save_dir" if keys.get("save_dir") else "project", _run_parent(keys)
         if error.errno not in _UNWRITABLE or not _concerns(Path(str(error.filename or "")), folder):
             raise YoloKDError(f"{type(error).__name__}: {_line(error)}") from error
         raise MisuseError(
@@ -96,7 +96,7 @@ def data_error(keys: Mapping[str, Any], error: BaseException) -> YoloKDError:
     )
 
 
-def _runs_folder(keys: Mapping[str, Any]) -> Path:
+def _run_parent(keys: Mapping[str, Any]) -> Path:
     """Where the run folder of these keys lies; a `project` that is not absolute is below Ultralytics' own runs_dir."""
     names = dict.fromkeys(("save_dir", "project", "name"))
     chosen = {**names, **keys, "task": "detect", "mode": "train", "exist_ok": True}
